@@ -1,0 +1,86 @@
+"""A frozen layer with its adapter: what stands in the model in the layer's place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from morelora.adapter import Adapter
+from morelora.errors import AdapterError
+from morelora.site import Site
+
+
+class Adapted(nn.Module):
+    """``y = (W + strength * delta(W)) x + b``.
+
+    Adapted layers nest: an outer one adapts the inner one's result, ``W -> W + t1 delta1(W) -> ...``, in loading order.
+    Attributes that are not its own are read from the frozen layer.
+    """
+
+    def __init__(self, base: nn.Module, adapter: Adapter) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False) if not isinstance(base, Adapted) else base
+        self.adapter = adapter
+        self.strength = 1.0
+        self._original: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+    @property
+    def site(self) -> Site:
+        return self.adapter.site
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base.bias
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight that this layer acts with, ``W + strength * delta(W)``."""
+        weight = self.base.weight
+        if self.is_merged or self.strength == 0.0:
+            return weight
+        return weight + (self.strength * self.adapter.delta(weight)).to(weight.dtype)
+
+    @property
+    def is_merged(self) -> bool:
+        return self._original is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.is_merged or self.strength == 0.0 or self._is_skipped():
+            return self.base(x)
+        return self.adapter(x, self.base, self.strength)
+
+    def _is_skipped(self) -> bool:
+        """Module dropout, drawn on the CPU so that no device is waited for."""
+        chance = self.adapter.options.module_dropout
+        return bool(self.training and chance and torch.rand(()) < chance)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Write the changed weight into the frozen layer, in float32 arithmetic; the original is kept for ``unmerge``.
+
+        Raises:
+            AdapterError: it is merged already, or stands on an adapter that is not merged.
+        """
+        if self.is_merged:
+            raise AdapterError("this adapter is merged already: unmerge it first")
+        if isinstance(self.base, Adapted) and not self.base.is_merged:
+            raise AdapterError("this adapter stands on another one: merge that one first")
+        weight = self.base.weight
+        merged = weight.float() + self.strength * self.adapter.delta(weight.float())
+        self._original = weight.detach().clone()
+        weight.copy_(merged)
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Put the original weight back, bit for bit."""
+        if self._original is not None:
+            self.base.weight.copy_(self._original)
+            self._original = None

@@ -1,0 +1,169 @@
+"""What an adapter is: one frozen layer's trainable change."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from morelora import ways
+from morelora.errors import AdapterError
+from morelora.factors import product_norm
+from morelora.site import Site
+
+Tensors = dict[str, Tensor]
+
+
+class Options(BaseModel):
+    """Settings that every algorithm has. An algorithm adds its own and overrides what it cannot honour."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    module_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Chance that a layer's adapter is skipped for one training step."
+    )
+
+
+class RankOptions(Options):
+    """Settings of the algorithms that have a rank and a scale ``s = alpha / rank``."""
+
+    rank: int = Field(8, ge=1, le=4096, description="Rank of the factors: more rank, more capacity and a larger file.")
+    alpha: float | None = Field(
+        None, gt=0, description="The change is multiplied by alpha / rank. Empty means alpha = rank, a factor of 1."
+    )
+    rs: bool = Field(False, description="Rank-stabilised scale (rsLoRA): alpha / sqrt(rank) instead of alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the adapter's branch, in training.")
+    rank_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Chance that one rank is dropped for one picture, in training; the rest is scaled up."
+    )
+
+    @property
+    def scale(self) -> float:
+        """``alpha / rank``, or ``alpha / sqrt(rank)`` with ``rs``."""
+        return (self.rank if self.alpha is None else self.alpha) / (self.rank**0.5 if self.rs else self.rank)
+
+
+class Adapter(nn.Module):
+    """One layer's change: ``W' = W + delta(W)``.
+
+    ``delta`` is the definition, used for merging and as the oracle of the tests. ``forward`` is the cheapest exact way
+    to apply it. A subclass defines ``Options``, ``leaves``, ``delta``, ``tensors`` and ``from_tensors``.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[Options]] = Options
+    leaves: ClassVar[frozenset[str]]
+    """Leaf names of which one alone tells that a file's module holds this algorithm."""
+
+    def __init__(self, site: Site, options: Options) -> None:
+        super().__init__()
+        self.site = site
+        self.options = options
+
+    def delta(self, weight: Tensor) -> Tensor:
+        """``W' - W``, of the weight's shape. ``weight`` is the frozen ``W``."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0) -> Tensor:
+        """The adapted layer's output, ``(W + strength * delta) x + b``. Default: one operation with the summed weight."""
+        weight = base.weight
+        changed = weight + (strength * self.delta(weight)).to(weight.dtype)
+        return self.site.apply(x, changed.to(x.dtype), base.bias)
+
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """Exact ``up (m, R)`` and ``down (R, c)`` with ``delta = up @ down``, scale included; None where there are none."""
+        return None
+
+    def tensors(self, alpha: float) -> Tensors:
+        """The tensors of a file by field-standard leaf names; ``alpha`` is the one value that the file carries."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_tensors(cls, site: Site, tensors: Tensors) -> Adapter:
+        """An adapter with a file's tensors. Raises ``AdapterError`` where the shapes do not fit the site."""
+        raise NotImplementedError
+
+    def norm(self) -> Tensor:
+        """``||delta||_F`` of the additive part, as a scalar tensor."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def limit_norm(self, maximum: float) -> None:
+        """Max-norm: scale the trainable factors so that ``||delta||_F <= maximum``. Waits for no device."""
+        factors = self.scaled_factors()
+        shrink = (maximum / self.norm().clamp_min(maximum)) ** (1 / len(factors))
+        for factor in factors:
+            factor.mul_(shrink)
+
+    def scaled_factors(self) -> list[nn.Parameter]:
+        """The parameters whose product the change is linear in, one each."""
+        return list(self.parameters())
+
+
+class Factored(Adapter):
+    """An adapter whose change is exactly ``up @ down``; a subclass defines ``factors``."""
+
+    options: RankOptions
+
+    def delta(self, weight: Tensor) -> Tensor:
+        up, down = self.factors()
+        return (up @ down).view(self.site.weight_shape)
+
+    def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
+        up, down = self.factors()
+        if self.training and (self.options.dropout or self.options.rank_dropout):
+            return self._with_dropout(x if gain is None else x * self.site.along_input(gain), base, (up, down))
+        return ways.low_rank(x, base, self.site, (up if strength == 1.0 else up * strength, down), gain)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def norm(self) -> Tensor:
+        return product_norm(*self.factors())
+
+    def _with_dropout(self, x: Tensor, base: nn.Module, factors: tuple[Tensor, Tensor]) -> Tensor:
+        """``base(x) + up (mask * (down drop(x))) / (1 - p)``: one mask over the ranks for each sample."""
+        if self.site.groups != 1:
+            raise AdapterError("dropout and rank_dropout are not defined for a convolution with groups: set them to 0")
+        dtype = ways.compute_dtype(x)
+        up, down = (factor.to(dtype) for factor in factors)
+        dropped = nn.functional.dropout(x, self.options.dropout).to(dtype)
+        hidden = self.site.apply(dropped, self.site.kernel_of(down))
+        return base(x) + self.site.mix(drop_ranks(hidden, self.options.rank_dropout, self.site.input_axis), up)
+
+
+def drop_ranks(hidden: Tensor, chance: float, axis: int) -> Tensor:
+    """Zero whole ranks of ``hidden`` along ``axis``, drawn for each sample of axis 0, and scale the rest by ``1/(1-p)``."""
+    if not chance:
+        return hidden
+    shape = [1] * hidden.dim()
+    shape[0], shape[axis] = hidden.shape[0], hidden.shape[axis]
+    keep = torch.rand(shape, device=hidden.device) >= chance
+    return hidden * keep.to(hidden.dtype) / (1 - chance)
+
+
+def need(tensors: Tensors, leaf: str, shape: tuple[int | None, ...]) -> Tensor:
+    """``tensors[leaf]`` if it has ``shape`` (None: any size).
+
+    Raises:
+        AdapterError: it is missing or has another shape; the message names both shapes.
+    """
+    tensor = need_any(tensors, leaf)
+    fits = tensor.dim() == len(shape) and all(want in (None, have) for want, have in zip(shape, tensor.shape, strict=True))
+    if not fits:
+        raise AdapterError(f"{leaf} has shape {tuple(tensor.shape)}, but this layer needs {shape}".replace("None", "any"))
+    return tensor
+
+
+def need_any(tensors: Tensors, leaf: str) -> Tensor:
+    """``tensors[leaf]`` of any shape, or ``AdapterError``."""
+    if leaf not in tensors:
+        raise AdapterError(f"{leaf} is missing (found: {', '.join(sorted(tensors))})")
+    return tensors[leaf]
+
+
+def alpha_of(tensors: Tensors, rank: int) -> float:
+    """A file's alpha; missing or zero means ``rank``, as all readers take it."""
+    return float(tensors["alpha"]) or float(rank) if "alpha" in tensors else float(rank)

@@ -1,0 +1,1 @@
+"""One file an algorithm; the docstring is its formula, start, parameter count, cost, export and source."""

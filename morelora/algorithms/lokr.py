@@ -1,0 +1,165 @@
+"""LoKr: a Kronecker product of a small matrix and a (low-rank) block.
+
+Formula     ``W' = W + s * (w1 (x) w2)``, ``w1 (p, q)``, ``w2 (m/p, n/q[, kh, kw])`` full or ``w2_a @ w2_b`` of rank ``r``;
+            ``p`` and ``q`` are the divisors of ``m`` and ``n`` nearest to ``factor``. ``s = alpha / r``, but 1 where both
+            factors are full: then alpha and rs have no effect, as in LyCORIS and every reader.
+Rank        ``rank(w1) * rank(w2)``; with a low-rank ``w2`` exactly a LoRA of rank ``min(p, q) * r``.
+Start       ``w1`` uniform (Kaiming), ``w2_a`` uniform, ``w2_b = 0`` (full: ``w2 = 0``): the unchanged model.
+Parameters  ``p q + r (m/p + n k^2 / q)``, or ``p q + m n k^2 / (p q)`` for a full ``w2``.
+Cost        by reshape, never the product: ``2 N q (r n/q + r p + ...)``, about ``1/p`` of the base layer for a full ``w2``.
+Export      ``lokr_w1`` (or ``lokr_w1_a, lokr_w1_b``), ``lokr_w2`` (or ``lokr_w2_a, lokr_w2_b``), ``alpha = r`` with ``s`` folded
+            into ``w1``.
+Sources     KronA arXiv 2212.10650; LyCORIS arXiv 2309.14859.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Generator, Tensor, nn
+
+from morelora import ways
+from morelora.adapter import Adapter, RankOptions, Tensors, alpha_of, drop_ranks, need_any
+from morelora.errors import AdapterError
+from morelora.factors import divisors_near, kron, tucker_down, uniform
+from morelora.site import Site
+
+
+class LoKr(Adapter):
+    """``W + s * kron(w1, w2)``; see the module's docstring."""
+
+    name = "lokr"
+    leaves = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w2", "lokr_w2_a"})
+    options: RankOptions
+
+    class Options(RankOptions):
+        """Settings of LoKr."""
+
+        factor: int = Field(8, ge=-1, description="Size of the small matrix: the divisor nearest to it; -1 means near the square root.")
+        full_matrix: bool = Field(False, description="Train the large block whole instead of as a low-rank product; alpha then has no effect.")
+        decompose_both: bool = Field(False, description="Also split the small matrix into two factors of the rank, where that is smaller.")
+
+    def __init__(
+        self, site: Site, options: Options, generator: Generator | None = None, split: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__(site, options)
+        self.p, self.q = split or (divisors_near(site.m, options.factor)[0], divisors_near(site.n, options.factor)[0])
+        rank, rows, columns = options.rank, site.m // self.p, site.c // self.q
+        low_rank = not options.full_matrix and rank < max(rows, site.n // self.q) / 2
+        both = options.decompose_both and rank < max(self.p, self.q) / 2
+        self.scale = options.scale if low_rank or both else 1.0
+        self.w1 = None if both else nn.Parameter(uniform((self.p, self.q), self.q, generator))
+        self.w1_a = nn.Parameter(uniform((self.p, rank), rank, generator)) if both else None
+        self.w1_b = nn.Parameter(uniform((rank, self.q), self.q, generator)) if both else None
+        self.w2 = None if low_rank else nn.Parameter(torch.zeros(rows, columns))
+        self.w2_a = nn.Parameter(uniform((rows, rank), rank, generator)) if low_rank else None
+        self.w2_b = nn.Parameter(torch.zeros(rank, columns)) if low_rank else None
+        if options.rank_dropout and not low_rank:
+            raise AdapterError("rank_dropout has no meaning where LoKr's block is a full matrix: set it to 0")
+
+    @property
+    def is_low_rank(self) -> bool:
+        """Whether the block is a product of two factors."""
+        return self.w2_a is not None
+
+    @property
+    def small(self) -> Tensor:
+        """``s * w1``, ``(p, q)``."""
+        return (self.w1 if self.w1 is not None else self.w1_a @ self.w1_b) * self.scale
+
+    @property
+    def block(self) -> Tensor:
+        """``w2``, ``(m/p, c/q)``."""
+        return self.w2 if self.w2 is not None else self.w2_a @ self.w2_b
+
+    def delta(self, weight: Tensor) -> Tensor:
+        return kron(self.small, self.block).view(self.site.weight_shape)
+
+    def norm(self) -> Tensor:
+        return self.small.norm() * self.block.norm()
+
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        if self.w2_a is None:
+            return None
+        small = self.small
+        if self.q <= self.p:
+            return kron(small, self.w2_a), kron(torch.eye(self.q).to(small), self.w2_b)
+        return kron(torch.eye(self.p).to(small), self.w2_a), kron(small, self.w2_b)
+
+    def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0) -> Tensor:
+        if self.site.groups != 1:
+            return super().forward(x, base, strength)
+        dtype = ways.compute_dtype(x)
+        parts = [self.small * strength, *((self.w2,) if self.w2_a is None else (self.w2_b, self.w2_a))]
+        parts = [part.to(dtype) for part in parts]
+        if self.training and (self.options.dropout or self.options.rank_dropout):
+            dropped = nn.functional.dropout(x, self.options.dropout).to(dtype)
+            return base(x) + self._branch(dropped, *parts, rank_dropout=self.options.rank_dropout)
+        return base(x) + ways.keep_input(self._branch, x.to(dtype), *parts)
+
+    def _branch(self, x: Tensor, small: Tensor, block: Tensor, left: Tensor | None = None, rank_dropout: float = 0.0) -> Tensor:
+        """``kron(small, left @ block) x`` by reshape; without ``left`` the block is the whole ``w2``.
+
+        The features of ``x`` are split into ``(q, n/q)``. The block acts on the second part, ``small`` mixes the first
+        one; the narrower of the two orders is taken.
+        """
+        if self.site.is_conv:
+            return self._conv_branch(x, small, block, left, rank_dropout)
+        parts = x.unflatten(-1, (self.q, -1))
+        if left is None and self.q > self.p:
+            return F.linear(small @ parts, block).flatten(-2)
+        mixed = small @ F.linear(parts, block)
+        return (mixed if left is None else F.linear(drop_ranks(mixed, rank_dropout, -1), left)).flatten(-2)
+
+    def _conv_branch(self, x: Tensor, small: Tensor, block: Tensor, left: Tensor | None, rank_dropout: float) -> Tensor:
+        parts = x.unflatten(1, (self.q, -1)).flatten(0, 1)
+        site = replace(self.site, m=block.shape[0], n=self.site.n // self.q)
+        hidden = site.apply(parts, site.kernel_of(block)).unflatten(0, (x.shape[0], self.q))
+        mixed = (small @ hidden.flatten(2)).view(x.shape[0], self.p, *hidden.shape[2:])
+        if left is not None:
+            mixed = drop_ranks(mixed, rank_dropout, 2).flatten(0, 1)
+            mixed = F.conv2d(mixed, left[:, :, None, None]).unflatten(0, (x.shape[0], self.p))
+        return mixed.flatten(1, 2)
+
+    def tensors(self, alpha: float) -> Tensors:
+        out = {f"lokr_{name}": parameter for name, parameter in self.named_parameters()}
+        first = "lokr_w1" if self.w1 is not None else "lokr_w1_a"
+        out[first] = out[first] * self.scale
+        if self.w2 is not None:
+            out["lokr_w2"] = self.w2.view(-1, self.site.n // self.q, *(self.site.kernel or ()))
+        return out | {"alpha": torch.tensor(float(self.options.rank))}
+
+    @classmethod
+    def from_tensors(cls, site: Site, tensors: Tensors) -> LoKr:
+        tensors = _without_tucker(tensors)
+        rows = [tensors[leaf].shape[0] for leaf in ("lokr_w1", "lokr_w1_a") if leaf in tensors]
+        columns = [tensors[leaf].shape[1] for leaf in ("lokr_w1", "lokr_w1_b") if leaf in tensors]
+        if not rows or not columns or site.m % rows[0] or site.n % columns[0]:
+            raise AdapterError(f"lokr_w1 does not divide this layer's {site.m} x {site.n} weight")
+        ranks = [tensors[leaf].shape[0] for leaf in ("lokr_w2_b", "lokr_w1_b") if leaf in tensors]
+        rank = ranks[0] if ranks else 1
+        options = cls.Options(
+            rank=rank, alpha=alpha_of(tensors, rank), full_matrix="lokr_w2" in tensors, decompose_both="lokr_w1_b" in tensors
+        )
+        self = cls(site, options, split=(rows[0], columns[0]))
+        with torch.no_grad():
+            for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b"):
+                leaf = f"lokr_{name}"
+                tensor = need_any(tensors, leaf).flatten(1) if leaf in tensors else None
+                setattr(self, name, None if tensor is None else nn.Parameter(tensor.float().clone()))
+        self.scale = options.scale if ranks else 1.0
+        if tuple(self.delta(torch.empty(0)).shape) != site.weight_shape:
+            raise AdapterError(f"the lokr tensors do not multiply to this layer's weight {site.weight_shape}")
+        return self
+
+
+def _without_tucker(tensors: Tensors) -> Tensors:
+    """LyCORIS' Tucker block ``lokr_t2 (r, r, kh, kw)`` folded into an ordinary low-rank one."""
+    if "lokr_t2" not in tensors:
+        return tensors
+    core, left, right = (need_any(tensors, leaf) for leaf in ("lokr_t2", "lokr_w2_a", "lokr_w2_b"))
+    rest = {leaf: tensor for leaf, tensor in tensors.items() if leaf != "lokr_t2"}
+    return rest | {"lokr_w2_a": left.T, "lokr_w2_b": tucker_down(core.float(), right.float())}

@@ -1,0 +1,77 @@
+"""LoRA, and LoCon on convolutions.
+
+Formula     ``W' = W + s * up @ down``, ``up (m, r)``, ``down (r, c)``, ``s = alpha / r`` (rsLoRA: ``alpha / sqrt(r)``).
+Tucker      ``down[a, (i, k)] = sum_b mid[a, b, k] * core[b, i]`` for kernels larger than 1x1; still exactly rank ``r``.
+Start       ``down`` (and ``mid``, ``core``) uniform with variance ``1 / (3 fan_in)``, ``up = 0``: the unchanged model.
+Parameters  ``r (m + c)``; Tucker: ``r (m + n) + r^2 k^2``.
+Cost        ``2 N r (m + c)`` more in the forward pass.
+Export      ``lora_up.weight (m, r[, 1, 1])``, ``lora_down.weight (r, n[, kh, kw])``, ``alpha``; Tucker adds
+            ``lora_mid.weight (r, r, kh, kw)``. Exact in every client (Tucker: not in diffusers, which gets the folded form).
+Sources     LoRA arXiv 2106.09685; LoCon and Tucker: LyCORIS arXiv 2309.14859; rsLoRA arXiv 2312.03732.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor, nn
+
+from morelora.adapter import Factored, RankOptions, Tensors, alpha_of, need, need_any
+from morelora.errors import AdapterError
+from morelora.factors import tucker_down, uniform
+from morelora.site import Site
+
+
+class LoRA(Factored):
+    """``W + s * up @ down``; see the module's docstring."""
+
+    name = "lora"
+    leaves = frozenset({"lora_up.weight", "lora_down.weight"})
+
+    class Options(RankOptions):
+        """Settings of LoRA and LoCon."""
+
+        tucker: bool = Field(
+            False, description="Tucker factors for kernels larger than 1x1: fewer parameters at the same rank."
+        )
+
+    def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
+        super().__init__(site, options)
+        rank, tucker = options.rank, options.tucker and site.is_spatial
+        self.up = nn.Parameter(torch.zeros(site.m, rank))
+        self.down = nn.Parameter(uniform((rank, site.n if tucker else site.c), site.n if tucker else site.c, generator))
+        self.mid = nn.Parameter(uniform((rank, rank, *site.kernel), rank * site.taps, generator)) if tucker else None
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        down = self.down if self.mid is None else tucker_down(self.mid, self.down)
+        return self.up * self.options.scale, down
+
+    def tensors(self, alpha: float) -> Tensors:
+        kernel = self.site.kernel
+        rank = self.options.rank
+        up = self.up * (self.options.scale * rank / alpha)
+        if kernel is None:
+            return {"lora_up.weight": up, "lora_down.weight": self.down, "alpha": torch.tensor(alpha)}
+        out = {"lora_up.weight": up[:, :, None, None], "alpha": torch.tensor(alpha)}
+        if self.mid is None:
+            return out | {"lora_down.weight": self.down.view(rank, self.site.n, *kernel)}
+        return out | {"lora_down.weight": self.down[:, :, None, None], "lora_mid.weight": self.mid}
+
+    @classmethod
+    def from_tensors(cls, site: Site, tensors: Tensors) -> LoRA:
+        rank = need_any(tensors, "lora_down.weight").shape[0]
+        tucker = "lora_mid.weight" in tensors
+        if tucker and not site.is_spatial:
+            raise AdapterError("lora_mid.weight stands in a file for a layer that has no kernel larger than 1x1")
+        one = () if site.kernel is None else (1, 1)
+        down_shape = (rank, site.n, *(one if tucker else site.kernel or ()))
+        # LyCORIS' DyLoRA writes a convolution's up factor in two dimensions.
+        up_shape = (site.m, rank) if need_any(tensors, "lora_up.weight").dim() == 2 else (site.m, rank, *one)
+        self = cls(site, cls.Options(rank=rank, alpha=alpha_of(tensors, rank), tucker=tucker))
+        with torch.no_grad():
+            self.up.copy_(need(tensors, "lora_up.weight", up_shape).flatten(1))
+            self.down.copy_(need(tensors, "lora_down.weight", down_shape).flatten(1))
+            if self.mid is not None:
+                self.mid.copy_(need(tensors, "lora_mid.weight", (rank, rank, *site.kernel)))
+        return self
+

@@ -1,0 +1,58 @@
+"""Algebra shared by the algorithms: Khatri-Rao products, Kronecker shapes, Tucker kernels, norms of products."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+
+def khatri_rao(a: Tensor, b: Tensor) -> Tensor:
+    """Row-wise Khatri-Rao (face-splitting) product: ``(m, r), (m, s) -> (m, r*s)``.
+
+    ``(A B) * (C D) = khatri_rao(A, C) @ khatri_rao(B.T, D.T).T`` for the entry-wise product ``*``.
+    """
+    return (a[:, :, None] * b[:, None, :]).flatten(1)
+
+
+def divisors_near(dimension: int, factor: int = -1) -> tuple[int, int]:
+    """Split ``dimension`` into two divisors, the smaller first, as LyCORIS does for LoKr.
+
+    ``factor > 0`` and a divisor: ``(factor, dimension / factor)`` in ascending order; otherwise the pair closest to
+    the square root whose smaller one is at most ``factor`` (``-1``: no bound).
+    Source: LyCORIS, arXiv 2309.14859, section 3.2.
+    """
+    if factor > 0 and dimension % factor == 0:
+        return min(factor, dimension // factor), max(factor, dimension // factor)
+    bound = math.isqrt(dimension) if factor < 0 else min(factor, math.isqrt(dimension))
+    small = max(d for d in range(1, bound + 1) if dimension % d == 0)
+    return small, dimension // small
+
+
+def kron(a: Tensor, b: Tensor) -> Tensor:
+    """``torch.kron`` for any strides (torch's own refuses non-contiguous input)."""
+    return torch.kron(a.contiguous(), b.contiguous())
+
+
+def tucker_down(mid: Tensor, down: Tensor) -> Tensor:
+    """Fold a Tucker core into the down factor: ``(r, s, kh, kw), (s, n) -> (r, n*kh*kw)``."""
+    return torch.einsum("rskl,sn->rnkl", mid, down).flatten(1)
+
+
+def product_norm(up: Tensor, down: Tensor) -> Tensor:
+    """``||up @ down||_F`` without the product: the square root of ``tr((up^T up)(down down^T))``."""
+    return ((up.T @ up) * (down @ down.T)).sum().clamp_min(0).sqrt()
+
+
+def column_norms_squared(weight: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """``||W_j + (up down)_j||^2 - ||W_j||^2`` for each of the ``c`` columns, in ``O(mcR)`` and without ``up @ down``."""
+    flat = weight.flatten(1)
+    cross = (up.T.to(flat.dtype) @ flat).to(down.dtype)
+    gram = up.T @ up
+    return 2 * (cross * down).sum(0) + ((gram @ down) * down).sum(0)
+
+
+def uniform(shape: tuple[int, ...], fan_in: int, generator: Generator | None) -> Tensor:
+    """Uniform in ``+-1 / sqrt(fan_in)``: Kaiming's start with ``a = sqrt(5)``, as LoRA's reference code has it."""
+    return (torch.rand(shape, generator=generator) * 2 - 1) / math.sqrt(fan_in)

@@ -1,0 +1,140 @@
+"""Put adapters into a model, take them out again, and hold them together: ``inject`` and ``AdapterSet``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Generator, Tensor, nn
+
+from morelora.adapted import Adapted
+from morelora.adapter import Adapter
+from morelora.errors import AdapterError
+from morelora.registry import ALGORITHMS
+from morelora.site import Site
+from morelora.targets import Target
+from morelora.weight_decompose import WeightDecomposed
+
+
+def build(target: Target, layer: nn.Module, generator: Generator | None = None) -> Adapter:
+    """A fresh adapter for one layer. Raises ``AdapterError`` naming the layer where algorithm and layer do not fit."""
+    try:
+        adapter = ALGORITHMS[target.algorithm](Site.of(layer), target.options, generator)
+        return WeightDecomposed(adapter, layer.weight, target.decompose) if target.decompose else adapter
+    except AdapterError as error:
+        raise AdapterError(f"{target.name}: {error}") from error
+
+
+def inject(
+    models: Mapping[str, nn.Module], targets: Iterable[Target], generator: Generator | None = None
+) -> AdapterSet:
+    """Adapt the targets' layers in place; every other parameter of the models is left as it is.
+
+    Args:
+        models: components by name, as in ``resolve``.
+        targets: what gets which adapter.
+        generator: a CPU generator for the start of the factors.
+    """
+    adapters = {t.name: build(t, models[t.component].get_submodule(t.path), generator) for t in targets}
+    return attach(models, adapters)
+
+
+def attach(models: Mapping[str, nn.Module], adapters: Mapping[str, Adapter]) -> AdapterSet:
+    """Put ready adapters, by dotted layer name, into the models."""
+    for name, adapter in adapters.items():
+        component, _, path = name.partition(".")
+        parent, leaf = _parent(models[component], path)
+        layer = getattr(parent, leaf)
+        setattr(parent, leaf, Adapted(layer, adapter.to(layer.weight.device)).train(layer.training))
+    layers = {name: _adapted(models, name) for name in adapters}
+    return AdapterSet(models, layers)
+
+
+def _parent(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+    parent, _, leaf = path.rpartition(".")
+    return model.get_submodule(parent), leaf
+
+
+def _adapted(models: Mapping[str, nn.Module], name: str) -> Adapted:
+    component, _, path = name.partition(".")
+    return models[component].get_submodule(path)
+
+
+class AdapterSet:
+    """The adapters of one run or one file, by dotted layer name, in the model's order."""
+
+    def __init__(self, models: Mapping[str, nn.Module], layers: dict[str, Adapted]) -> None:
+        self.models = dict(models)
+        self.layers = layers
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[tuple[str, Adapter]]:
+        return ((name, layer.adapter) for name, layer in self.layers.items())
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Trainable tensors as ``<layer name>.<parameter>``."""
+        for name, adapter in self:
+            for leaf, parameter in adapter.named_parameters():
+                yield f"{name}.{leaf}", parameter
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [parameter for _, parameter in self.named_parameters()]
+
+    @property
+    def strength(self) -> float:
+        """``t`` in ``W + t (W' - W)``; 0 is the base model bit for bit."""
+        return next(iter(self.layers.values())).strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        for layer in self.layers.values():
+            layer.strength = float(value)
+
+    def deltas(self) -> Iterator[tuple[str, Tensor]]:
+        """Each layer's full change ``W' - W`` in float32, without gradients."""
+        with torch.no_grad():
+            for name, layer in self.layers.items():
+                yield name, layer.adapter.delta(layer.base.weight.float())
+
+    def state(self) -> dict[str, Tensor]:
+        """The trainable tensors as they are, for checkpoints."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what ``state`` gave. Raises ``AdapterError`` naming the tensors that are missing, left over or misshapen."""
+        own = dict(self.named_parameters())
+        wrong = own.keys() ^ state.keys()
+        wrong |= {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
+        if wrong:
+            raise AdapterError(f"the state does not fit these adapters: {', '.join(sorted(wrong)[:5])} ({len(wrong)} in all)")
+        for name, parameter in own.items():
+            parameter.copy_(state[name])
+
+    def limit_norm(self, maximum: float) -> None:
+        """Max-norm on every layer."""
+        for _, adapter in self:
+            adapter.limit_norm(maximum)
+
+    def merge(self) -> None:
+        """Write the change, at the present strength, into the models' weights."""
+        for layer in self.layers.values():
+            layer.merge()
+
+    def unmerge(self) -> None:
+        """Undo ``merge`` bit for bit."""
+        for layer in self.layers.values():
+            layer.unmerge()
+
+    def remove(self) -> None:
+        """Take the adapters out of the models, which are then as before, bit for bit."""
+        self.unmerge()
+        for name, layer in self.layers.items():
+            component, _, path = name.partition(".")
+            parent, leaf = _parent(self.models[component], path)
+            while getattr(parent, leaf) is not layer:
+                parent, leaf = getattr(parent, leaf), "base"
+            setattr(parent, leaf, layer.base)
+        self.layers = {}

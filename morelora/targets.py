@@ -1,0 +1,210 @@
+"""Which layer gets which algorithm: settings, layer groups and rules. Pure: reads a model's layers, changes nothing."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from torch import nn
+
+from morelora.adapter import Options
+from morelora.errors import AdapterError
+from morelora.registry import ALGORITHMS
+from morelora.site import Site
+from morelora.weight_decompose import Axis
+
+ATTENTION = r"attn\d\.(to_q|to_k|to_v|to_out\.0)$"
+TRANSFORMER = rf"{ATTENTION}|transformer_blocks\.\d+\.ff\.net\.(0\.proj|2)$|attentions\.\d+\.proj_(in|out)$"
+CONVOLUTION = r"resnets\.\d+\.(conv1|conv2|conv_shortcut|time_emb_proj)$|(down|up)samplers\.\d+\.conv$"
+TEXT = r"layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])$"
+
+GROUPS = {
+    "attention": rf"^unet\..*({ATTENTION})",
+    "transformer": rf"^unet\..*({TRANSFORMER})",
+    "all": rf"^unet\..*({TRANSFORMER}|{CONVOLUTION})",
+}
+"""Layers of the UNet by the value of ``layers``. The input and output layers and time embeddings are left out: clients drop them."""
+
+TEXT_GROUP = rf"^text_encoder(_2)?\..*({TEXT})"
+"""Layers of the text encoders: all six, since diffusers reads a file without ``out_proj`` wrongly."""
+
+NONE = "none"
+
+
+class Rule(BaseModel):
+    """Layers whose dotted name (``unet.…`` or ``text_encoder.…``) contains ``match`` get another treatment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    match: str = Field(description="Regular expression searched in the layer's dotted name.")
+    algorithm: str | None = Field(None, description="Algorithm for these layers; 'none' leaves them out; empty keeps the run's.")
+    lr: float | None = Field(None, gt=0, description="Learning rate for these layers.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The algorithm's settings that differ, such as rank.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, values: Any) -> Any:
+        return gather_options(values, set(cls.model_fields))
+
+    @field_validator("match")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return value
+
+    @field_validator("algorithm")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        return value if value in (None, NONE) else known_algorithm(value)
+
+
+class AdapterConfig(BaseModel):
+    """What the adapter is. The chosen algorithm's own settings (rank, alpha, …) stand beside these under the same name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    algorithm: str = Field("lora", description="The adapter's algorithm: lora (LoCon on convolutions), loha or lokr.")
+    layers: Literal["attention", "transformer", "all"] = Field(
+        "transformer",
+        description="Layers of the UNet: attention only; attention, feed-forward and projections; or all with convolutions.",
+    )
+    conv_rank: int | None = Field(None, ge=1, le=4096, description="Rank on kernels larger than 1x1; empty means the rank.")
+    conv_alpha: float | None = Field(None, gt=0, description="Alpha on kernels larger than 1x1; empty means the alpha.")
+    weight_decompose: bool = Field(False, description="Weight decomposition (DoRA): learn direction and magnitude apart.")
+    decompose_axis: Axis = Field(
+        "input", description="Axis of the magnitudes: 'input' loads in web UIs, 'output' is diffusers' and the paper's."
+    )
+    max_norm: float | None = Field(None, gt=0, description="Largest Frobenius norm of one layer's change; empty: no limit.")
+    rules: tuple[Rule, ...] = Field((), description="Other treatment for some layers; the first rule that matches wins.")
+    options: SerializeAsAny[Options] = Field(default_factory=lambda: ALGORITHMS["lora"].Options())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, values: Any) -> Any:
+        values = gather_options(values, set(cls.model_fields))
+        name = values.get("algorithm", "lora")
+        options = values.get("options", {})
+        if name in ALGORITHMS and not isinstance(options, Options):
+            values = values | {"options": ALGORITHMS[name].Options.model_validate(options)}
+        return values
+
+    @field_validator("algorithm")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        return known_algorithm(value)
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> AdapterConfig:
+        if self.layers != "all" and not self.rules and (self.conv_rank or self.conv_alpha):
+            raise ValueError("conv_rank and conv_alpha have no effect unless layers = 'all'")
+        if getattr(self.options, "full_matrix", False) and "alpha" in self.options.model_fields_set:
+            raise ValueError("alpha has no effect on a full-matrix LoKr (its scale is 1): remove alpha or full_matrix")
+        if self.decompose_axis == "output" and not self.weight_decompose:
+            raise ValueError("decompose_axis has no effect unless weight_decompose = true")
+        return self
+
+
+@dataclass(frozen=True)
+class Target:
+    """One layer that gets an adapter."""
+
+    name: str
+    """Component and path: ``unet.down_blocks.0.attentions.0.proj_in``."""
+    algorithm: str
+    options: Options
+    decompose: Axis | None = None
+    lr: float | None = None
+
+    @property
+    def component(self) -> str:
+        return self.name.partition(".")[0]
+
+    @property
+    def path(self) -> str:
+        return self.name.partition(".")[2]
+
+
+def gather_options(values: Any, fields: set[str]) -> Any:
+    """Move keys that are no field into ``options``, so that ``rank`` stands beside ``algorithm`` in TOML and on the command line."""
+    if not isinstance(values, Mapping):
+        return values
+    extra = {key: value for key, value in values.items() if key not in fields}
+    if not extra:
+        return dict(values)
+    known = {key: value for key, value in values.items() if key in fields}
+    return known | {"options": dict(known.get("options", {})) | extra}
+
+
+def known_algorithm(name: str) -> str:
+    """``name``, or ``ValueError`` with the nearest one."""
+    if name in ALGORITHMS:
+        return name
+    near = difflib.get_close_matches(name, ALGORITHMS, n=1, cutoff=0.3)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name!r} is not an algorithm: choose from {', '.join(ALGORITHMS)}{hint}")
+
+
+def adaptable_layers(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Every linear and convolution layer by its dotted name."""
+    return {
+        f"{component}.{path}": layer
+        for component, model in models.items()
+        for path, layer in model.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d) or isinstance(getattr(layer, "site", None), Site) and hasattr(layer, "adapter")
+    }
+
+
+def resolve(models: Mapping[str, nn.Module], config: AdapterConfig) -> list[Target]:
+    """The layers that get an adapter, in the model's order.
+
+    Args:
+        models: the components to adapt by name: ``unet``, ``text_encoder``, ``text_encoder_2``.
+
+    Raises:
+        AdapterError: a rule matches no layer, its options do not fit its algorithm, or nothing at all is left to train.
+    """
+    layers = adaptable_layers(models)
+    default = re.compile(f"{GROUPS[config.layers]}|{TEXT_GROUP}")
+    rules = [(re.compile(rule.match), rule) for rule in config.rules]
+    hits = dict.fromkeys(range(len(rules)), 0)
+    targets = []
+    for name, layer in layers.items():
+        index = next((i for i, (pattern, _) in enumerate(rules) if pattern.search(name)), None)
+        if index is not None:
+            hits[index] += 1
+        elif not default.search(name):
+            continue
+        target = _target(name, Site.of(layer), config, None if index is None else rules[index][1])
+        targets += [target] if target else []
+    unused = [f"rules[{i}] (match = {rules[i][1].match!r})" for i, count in hits.items() if not count]
+    if unused:
+        example = ", ".join(list(layers)[:3])
+        raise AdapterError(f"adapter.{unused[0]} matches no layer, or none that an earlier rule left; names look like {example}")
+    if not targets:
+        raise AdapterError(f"adapter.layers = {config.layers!r} finds no layer in {', '.join(models)}: nothing would be trained")
+    return targets
+
+
+def _target(name: str, site: Site, config: AdapterConfig, rule: Rule | None) -> Target | None:
+    algorithm = rule.algorithm if rule and rule.algorithm else config.algorithm
+    if algorithm == NONE:
+        return None
+    options = config.options if algorithm == config.algorithm else ALGORITHMS[algorithm].Options()
+    changes: dict[str, Any] = {}
+    if site.is_spatial and algorithm == config.algorithm:
+        changes = {key: value for key, value in (("rank", config.conv_rank), ("alpha", config.conv_alpha)) if value}
+    changes |= rule.options if rule else {}
+    if changes:
+        try:
+            options = type(options).model_validate(options.model_dump(exclude_unset=True) | changes)
+        except ValidationError as error:
+            where = f"rule {rule.match!r}" if rule else "conv_rank or conv_alpha"
+            raise AdapterError(f"adapter: {where} does not fit {algorithm}: {error.errors()[0]['msg']}") from error
+    return Target(name, algorithm, options, config.decompose_axis if config.weight_decompose else None, rule.lr if rule else None)

@@ -1,0 +1,117 @@
+"""Weight decomposition (DoRA) over any additive adapter.
+
+Formula     ``W' = g * (W + D)``, ``g = magnitude / ||W + D||``. Input axis (default): one magnitude for each of the ``n``
+            input features, norms over all else, so that ``W' x = (W + D) (g * x)``. Output axis: one for each output row.
+Start       ``magnitude = ||W||``: the unchanged model.
+Gradient    the norm counts as a constant, as in the paper (section 4.3).
+Parameters  ``n`` (output axis: ``m``) more than the adapter inside.
+Cost        ``||(W + D)_j||^2 = ||W_j||^2 + 2 <W_j, D_j> + ||D_j||^2`` by Gram matrices, ``2 m c R`` without a gradient.
+Export      ``dora_scale (1, n[, 1, 1])`` beside the adapter's own tensors: A1111, Forge, ComfyUI and InvokeAI read this axis
+            exactly and the output axis wrongly; diffusers' own form knows only the output axis.
+Source      DoRA arXiv 2402.09353.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from morelora.adapter import Adapter, Factored, Tensors
+from morelora.errors import AdapterError
+from morelora.factors import column_norms_squared
+
+Axis = Literal["input", "output"]
+
+
+class WeightDecomposed(Adapter):
+    """``g * (W + D)`` around an adapter that gives ``D``; see the module's docstring."""
+
+    def __init__(self, inner: Adapter, weight: Tensor, axis: Axis = "input") -> None:
+        super().__init__(inner.site, inner.options)
+        if axis == "input" and inner.site.groups != 1:
+            raise AdapterError("weight decomposition along the input axis is not defined for a convolution with groups")
+        self.inner = inner
+        self.axis = axis
+        squares = self._sum(weight.detach().float().square())
+        self.register_buffer("squares", squares, persistent=False)
+        self.magnitude = nn.Parameter(squares.sqrt())
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The inner algorithm's name."""
+        return self.inner.name
+
+    def _sum(self, weight: Tensor) -> Tensor:
+        """Sum over every axis but the decomposed one."""
+        return weight.flatten(1).sum(1) if self.axis == "output" else weight.flatten(2).sum((0, 2)) if weight.dim() > 2 else weight.sum(0)
+
+    def _shape(self, vector: Tensor) -> Tensor:
+        """``vector`` shaped to multiply the weight: ``(1, n, 1, 1)`` or ``(m, 1, 1, 1)``, without the last two if linear."""
+        lead = (1, -1) if self.axis == "input" else (-1, 1)
+        return vector.view(*lead, *(1 for _ in self.site.kernel or ()))
+
+    @torch.no_grad()
+    def _squared_norms(self, weight: Tensor) -> Tensor:
+        """``||W + D||^2`` along the axis."""
+        factors = self.inner.factors()
+        if factors is None or self.axis == "output":
+            return self._sum((weight + self.inner.delta(weight)).float().square())
+        added = column_norms_squared(weight, factors[0].float(), factors[1].float())
+        return (self.squares + added.view(self.site.n, -1).sum(1)).clamp_min(0)
+
+    def gain(self, weight: Tensor) -> Tensor:
+        """``g``, one number for each feature of the axis; 1 where the weight is all zero."""
+        norms = self._squared_norms(weight).sqrt()
+        return torch.where(norms > 0, self.magnitude / norms.clamp_min(torch.finfo(norms.dtype).tiny), 1.0)
+
+    def delta(self, weight: Tensor) -> Tensor:
+        weight = weight.to(self.magnitude.dtype)
+        return self._shape(self.gain(weight)) * (weight + self.inner.delta(weight)) - weight
+
+    def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0) -> Tensor:
+        gain = self.gain(base.weight).to(x.dtype)
+        if self.axis == "output":
+            y = self._scale_output(self.inner(x, base), gain, base.bias)
+        elif isinstance(self.inner, Factored):
+            y = self.inner(x, base, gain=gain)
+        else:
+            y = self.inner(x * self.site.along_input(gain), base)
+        return y if strength == 1.0 else torch.lerp(base(x), y, strength)
+
+    def _scale_output(self, y: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
+        gain = self.site.along_input(gain)
+        if bias is None:
+            return y * gain
+        bias = self.site.along_input(bias)
+        return (y - bias) * gain + bias
+
+    def norm(self) -> Tensor:
+        return self.inner.norm()
+
+    def scaled_factors(self) -> list[nn.Parameter]:
+        return self.inner.scaled_factors()
+
+    def tensors(self, alpha: float) -> Tensors:
+        return self.inner.tensors(alpha) | {"dora_scale": self._shape(self.magnitude)}
+
+    @classmethod
+    def around(cls, inner: Adapter, weight: Tensor, dora_scale: Tensor) -> WeightDecomposed:
+        """With a file's ``dora_scale``: ``(1, n[, 1, 1])`` is the input axis; ``(m, 1[, 1, 1])`` or ``(m,)`` the output one.
+
+        Raises:
+            AdapterError: the shape is of neither axis.
+        """
+        m, n = inner.site.m, inner.site.n
+        shape = tuple(dora_scale.shape)
+        if shape[:2] == (1, n) and dora_scale.numel() == n:
+            axis: Axis = "input"
+        elif shape[:1] == (m,) and dora_scale.numel() == m:
+            axis = "output"
+        else:
+            raise AdapterError(f"dora_scale has shape {shape}, but this layer needs (1, {n}, ...) or ({m}, 1, ...)")
+        self = cls(inner, weight, axis)
+        with torch.no_grad():
+            self.magnitude.copy_(dora_scale.flatten())
+        return self
