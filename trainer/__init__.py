@@ -1,0 +1,1 @@
+"""The trainer: accelerate, diffusers and files. Knows no GUI."""

@@ -1,0 +1,89 @@
+"""What a run says: one frozen dataclass an event, one JSON line each in ``events.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events; ``time`` is seconds since the epoch."""
+
+    time: float = field(default_factory=time.time, kw_only=True)
+
+    def to_json(self) -> str:
+        """One line: ``{"event": "Step", ...}``."""
+        return json.dumps({"event": type(self).__name__, **asdict(self)}, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """The run begins or goes on; ``plan`` is the statement of what will be trained."""
+
+    plan: dict[str, Any]
+    step: int
+
+
+@dataclass(frozen=True)
+class Step(Event):
+    """One optimiser step is done. ``loss`` is its mean over the micro steps, ``rate`` in steps per second."""
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class Preview(Event):
+    """Preview pictures were written; ``files`` are relative to the run folder."""
+
+    step: int
+    files: list[str]
+
+
+@dataclass(frozen=True)
+class Saved(Event):
+    """A checkpoint (``kind = "checkpoint"``) or an adapter file (``"export"``) is whole on disk."""
+
+    step: int
+    kind: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Warned(Event):
+    """Something the user should know that does not stop the run."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Verified(Event):
+    """A reader loaded the exported file back; ``error`` is the largest relative error of the change, None if it cannot read it."""
+
+    reader: str
+    layers: int
+    error: float | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The run is done, or stopped (``reason`` says why) with everything saved."""
+
+    step: int
+    file: str
+    reason: str = "done"
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """The run ended with an error."""
+
+    code: int
+    message: str

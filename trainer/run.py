@@ -1,0 +1,122 @@
+"""The run folder: the only file that knows the names inside it. The trainer writes, everyone else reads.
+
+``config.toml  events.jsonl  train.log  stop  run.lock  cache/  checkpoints/  previews/  before_after.png
+verify.json  NAME.safetensors  NAME-000400.safetensors``
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from morelora import atomic
+from trainer.errors import InputError, LockedError
+from trainer.events import Event
+
+
+def slug(name: str) -> str:
+    """A name that is safe as a file name on every system; raises ``InputError`` where nothing is left."""
+    text = unicodedata.normalize("NFC", name)
+    text = re.sub(r'[\x00-\x1f<>:"/\\|?*]+', "-", text).strip(" .-")[:100]
+    if not text:
+        raise InputError(f"run.name = {name!r} has no character that a file name can have", "give a name such as my-style")
+    return text
+
+
+class RunDir:
+    """One run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.toml"
+        self.events_file = path / "events.jsonl"
+        self.log_file = path / "train.log"
+        self.stop_file = path / "stop"
+        self.cache = path / "cache"
+        self.checkpoints = path / "checkpoints"
+        self.previews = path / "previews"
+        self.before_after = path / "before_after.png"
+        self.verify_file = path / "verify.json"
+        self._lock = FileLock(path / "run.lock")
+
+    @classmethod
+    def create(cls, output: Path, name: str) -> RunDir:
+        """A new folder ``output/name``, or ``name-2``, ``name-3`` … where that exists: nothing is overwritten."""
+        stem = slug(name)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"run.output = {str(output)!r} cannot be made: {error.strerror}", "choose another folder") from error
+        number = 1
+        while True:
+            path = output / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                path.mkdir()
+                return cls(path)
+            except FileExistsError:
+                number += 1
+            except OSError as error:
+                raise InputError(f"{path} cannot be made: {error.strerror}", "choose another run.output") from error
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """An existing run. Raises ``InputError`` where there is none."""
+        run = cls(path)
+        if not run.config_file.is_file():
+            raise InputError(f"{path} is no run folder: it has no config.toml", "give the folder of a run, such as runs/my-style")
+        return run
+
+    def lock(self) -> None:
+        """Hold the folder until the process ends. Raises ``LockedError`` if another one holds it."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise LockedError(
+                f"another process is working in {self.path}", "wait for it, stop it, or start under another run.name"
+            ) from error
+
+    def unlock(self) -> None:
+        self._lock.release()
+
+    def export_file(self, name: str, step: int | None = None) -> Path:
+        """``NAME.safetensors``, or ``NAME-000400.safetensors`` for a step."""
+        return self.path / f"{slug(name)}{'' if step is None else f'-{step:06d}'}.safetensors"
+
+    def preview_file(self, step: int, index: int) -> Path:
+        return self.previews / f"{step:06d}-{index:02d}.png"
+
+    def relative(self, file: Path) -> str:
+        return file.relative_to(self.path).as_posix()
+
+    def emit(self, event: Event) -> None:
+        """Append one line to ``events.jsonl``."""
+        with self.events_file.open("a", encoding="utf-8") as stream:
+            stream.write(event.to_json() + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """All whole lines written so far; a line torn by a crash is left out."""
+        if not self.events_file.is_file():
+            return []
+        found = []
+        for line in self.events_file.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return found
+
+    def rewind_events(self, step: int) -> None:
+        """Drop events after ``step``, which a resumed run will make again."""
+        kept = [event for event in self.events() if event.get("step", 0) <= step]
+        atomic.write_text(self.events_file, "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept))
+
+    def stop_requested(self) -> bool:
+        return self.stop_file.exists()
+
+    def clear_stop(self) -> None:
+        self.stop_file.unlink(missing_ok=True)
