@@ -29,9 +29,18 @@ class Options(BaseModel):
 class RankOptions(Options):
     """Settings of the algorithms that have a rank and a scale ``s = alpha / rank``."""
 
-    rank: int = Field(8, ge=1, le=4096, description="Rank of the factors: more rank, more capacity and a larger file.")
+    rank: int = Field(
+        8,
+        ge=1,
+        le=4096,
+        description="Rank of the factors: more rank, more capacity and a larger file.",
+        json_schema_extra={"level": "basic"},
+    )
     alpha: float | None = Field(
-        None, gt=0, description="The change is multiplied by alpha / rank. Empty means alpha = rank, a factor of 1."
+        None,
+        gt=0,
+        description="The change is multiplied by alpha / rank. Empty means alpha = rank, a factor of 1.",
+        json_schema_extra={"level": "basic"},
     )
     rs: bool = Field(False, description="Rank-stabilised scale (rsLoRA): alpha / sqrt(rank) instead of alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the adapter's branch, in training.")

@@ -70,7 +70,11 @@ class AdapterConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    algorithm: str = Field("lora", description="The adapter's algorithm: lora (LoCon on convolutions), loha or lokr.")
+    algorithm: str = Field(
+        "lora",
+        description="The adapter's algorithm: lora (LoCon on convolutions), loha or lokr.",
+        json_schema_extra={"level": "basic"},
+    )
     layers: Literal["attention", "transformer", "all"] = Field(
         "transformer",
         description="Layers of the UNet: attention only; attention, feed-forward and projections; or all with convolutions.",
@@ -89,7 +93,9 @@ class AdapterConfig(BaseModel):
     @classmethod
     def _gather(cls, values: Any) -> Any:
         values = gather_options(values, set(cls.model_fields))
-        name = values.get("algorithm", "lora")
+        if not isinstance(values, Mapping):
+            return values
+        name = str(values.get("algorithm", "lora"))
         options = values.get("options", {})
         if name in ALGORITHMS and not isinstance(options, Options):
             values = values | {"options": ALGORITHMS[name].Options.model_validate(options)}
@@ -139,7 +145,8 @@ def gather_options(values: Any, fields: set[str]) -> Any:
     if not extra:
         return dict(values)
     known = {key: value for key, value in values.items() if key in fields}
-    return known | {"options": dict(known.get("options", {})) | extra}
+    options = known.get("options", {})
+    return known | {"options": {**options, **extra}} if isinstance(options, Mapping) else dict(values)
 
 
 def known_algorithm(name: str) -> str:

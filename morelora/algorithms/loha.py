@@ -33,7 +33,13 @@ class LoHa(Factored):
     class Options(RankOptions):
         """Settings of LoHa."""
 
-        rank: int = Field(4, ge=1, le=256, description="Rank of each of the two products; the change has up to rank squared.")
+        rank: int = Field(
+            4,
+            ge=1,
+            le=256,
+            description="Rank of each of the two products; the change has up to rank squared.",
+            json_schema_extra={"level": "basic"},
+        )
         tucker: bool = Field(
             False, description="Tucker factors for kernels larger than 1x1: fewer parameters at the same rank."
         )
