@@ -1,0 +1,18 @@
+"""Pictures and captions: from a folder to batches.
+
+``scan`` reads the folder, ``Cache`` turns pictures and captions into latents and text states on disk,
+``Loader`` deals them out. Nothing is dropped in silence; every message names the file and the fix.
+
+    dataset = scan(config.data, factor=8)
+    cache = Cache(run.cache, notice=warn, should_stop=run.stop_requested, progress=show)
+    latents = cache.latents(dataset, PixelEncoder(encode, fingerprint), flip=config.data.flip)
+    texts = cache.texts(dataset.prompts, TextEncoder(encode, fingerprint, max_length=77, clip_skip=0))   # or None
+    loader = Loader(dataset, latents, texts, Dealing.of(config.data, config.train))
+    batch = loader.batch(k)
+"""
+
+from trainer.data.cache import Cache, PixelEncoder, TextEncoder
+from trainer.data.items import Dataset, Item, Report, scan
+from trainer.data.loader import Batch, Dealing, Loader
+
+__all__ = ["Batch", "Cache", "Dataset", "Dealing", "Item", "Loader", "PixelEncoder", "Report", "TextEncoder", "scan"]
