@@ -64,7 +64,7 @@ class Adapted(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Write the changed weight into the frozen layer, in float32 arithmetic; the original is kept for ``unmerge``.
+        """Write the changed weight into the frozen layer, computed in float32 at least; the original is kept for ``unmerge``.
 
         Raises:
             AdapterError: it is merged already, or stands on an adapter that is not merged.
@@ -74,7 +74,8 @@ class Adapted(nn.Module):
         if isinstance(self.base, Adapted) and not self.base.is_merged:
             raise AdapterError("this adapter stands on another one: merge that one first")
         weight = self.base.weight
-        merged = weight.float() + self.strength * self.adapter.delta(weight.float())
+        precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        merged = precise + self.strength * self.adapter.delta(precise)
         self._original = weight.detach().clone()
         weight.copy_(merged)
 

@@ -68,6 +68,8 @@ class Adapter(nn.Module):
 
     def __init__(self, site: Site, options: Options) -> None:
         super().__init__()
+        if site.groups != 1 and (getattr(options, "dropout", 0) or getattr(options, "rank_dropout", 0)):
+            raise AdapterError("dropout and rank_dropout are not defined for a convolution with groups: set them to 0")
         self.site = site
         self.options = options
 
@@ -134,8 +136,6 @@ class Factored(Adapter):
 
     def _with_dropout(self, x: Tensor, base: nn.Module, factors: tuple[Tensor, Tensor]) -> Tensor:
         """``base(x) + up (mask * (down drop(x))) / (1 - p)``: one mask over the ranks for each sample."""
-        if self.site.groups != 1:
-            raise AdapterError("dropout and rank_dropout are not defined for a convolution with groups: set them to 0")
         dtype = ways.compute_dtype(x)
         up, down = (factor.to(dtype) for factor in factors)
         dropped = nn.functional.dropout(x, self.options.dropout).to(dtype)

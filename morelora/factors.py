@@ -45,12 +45,13 @@ def product_norm(up: Tensor, down: Tensor) -> Tensor:
     return ((up.T @ up) * (down @ down.T)).sum().clamp_min(0).sqrt()
 
 
-def column_norms_squared(weight: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    """``||W_j + (up down)_j||^2 - ||W_j||^2`` for each of the ``c`` columns, in ``O(mcR)`` and without ``up @ down``."""
-    flat = weight.flatten(1)
-    cross = (up.T.to(flat.dtype) @ flat).to(down.dtype)
-    gram = up.T @ up
-    return 2 * (cross * down).sum(0) + ((gram @ down) * down).sum(0)
+def added_squares(weight: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """``||W_j + (up down)_j||^2 - ||W_j||^2`` for each of the ``c`` columns, in ``O(mcR)`` and without ``up @ down``.
+
+    ``weight`` is ``(m, c)``, ``up (m, R)``, ``down (R, c)``.
+    """
+    cross = (up.T.to(weight.dtype) @ weight).to(down.dtype)
+    return ((2 * cross + (up.T @ up) @ down) * down).sum(0)
 
 
 def uniform(shape: tuple[int, ...], fan_in: int, generator: Generator | None) -> Tensor:

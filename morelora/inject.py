@@ -124,9 +124,23 @@ class AdapterSet:
             layer.merge()
 
     def unmerge(self) -> None:
-        """Undo ``merge`` bit for bit."""
+        """Undo ``merge`` bit for bit.
+
+        Raises:
+            AdapterError: an adapter that came later is merged on top, and would be lost.
+        """
+        for name, layer in self.layers.items():
+            if layer.is_merged and any(outer.is_merged for outer in self._outer(name)):
+                raise AdapterError(f"{name}: an adapter that was added later is merged on top: unmerge that one first")
         for layer in self.layers.values():
             layer.unmerge()
+
+    def _outer(self, name: str) -> Iterator[Adapted]:
+        """The adapted layers that stand around this set's own, outermost first."""
+        outer = _adapted(self.models, name)
+        while outer is not self.layers[name]:
+            yield outer
+            outer = outer.base
 
     def remove(self) -> None:
         """Take the adapters out of the models, which are then as before, bit for bit."""

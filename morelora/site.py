@@ -22,7 +22,7 @@ class Site:
     n: int
     kernel: tuple[int, int] | None = None
     stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] | str = (0, 0)
+    padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
@@ -31,7 +31,7 @@ class Site:
         """Read the site from a layer (or from an ``Adapted`` one, which knows its own site).
 
         Raises:
-            AdapterError: the layer is neither linear nor a 2-D convolution, or pads other than with zeros.
+            AdapterError: the layer is neither linear nor a 2-D convolution, or pads other than evenly with zeros.
         """
         known = getattr(layer, "site", None)
         if isinstance(known, Site):
@@ -39,15 +39,12 @@ class Site:
         if isinstance(layer, nn.Linear):
             return cls(layer.out_features, layer.in_features)
         if isinstance(layer, nn.Conv2d):
-            if layer.padding_mode != "zeros":
-                raise AdapterError(f"a convolution with padding_mode={layer.padding_mode!r} cannot be adapted: only zeros")
-            padding = layer.padding if isinstance(layer.padding, str) else (layer.padding[0], layer.padding[1])
             return cls(
                 layer.out_channels,
                 layer.in_channels // layer.groups,
                 (layer.kernel_size[0], layer.kernel_size[1]),
                 (layer.stride[0], layer.stride[1]),
-                padding,
+                _padding(layer),
                 (layer.dilation[0], layer.dilation[1]),
                 layer.groups,
             )
@@ -96,3 +93,17 @@ class Site:
     def along_input(self, vector: Tensor) -> Tensor:
         """``(n,)`` shaped to multiply ``x``."""
         return vector[:, None, None] if self.is_conv else vector
+
+
+def _padding(layer: nn.Conv2d) -> tuple[int, int]:
+    """The zeros added on each side; ``"same"`` and ``"valid"`` in numbers."""
+    if layer.padding_mode != "zeros":
+        raise AdapterError(f"a convolution with padding_mode={layer.padding_mode!r} cannot be adapted: only zeros")
+    if layer.padding == "valid":
+        return 0, 0
+    if layer.padding == "same":
+        reach = [dilation * (size - 1) for dilation, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+        if any(width % 2 for width in reach):
+            raise AdapterError(f"a convolution with padding='same' and the even kernel {layer.kernel_size} cannot be adapted")
+        return reach[0] // 2, reach[1] // 2
+    return layer.padding[0], layer.padding[1]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from torch import nn
 
+from morelora.adapted import Adapted
 from morelora.adapter import Options
 from morelora.errors import AdapterError
 from morelora.registry import ALGORITHMS
@@ -159,13 +160,15 @@ def known_algorithm(name: str) -> str:
 
 
 def adaptable_layers(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Every linear and convolution layer by its dotted name."""
-    return {
+    """Every linear and convolution layer by its dotted name; an adapted one counts once, under the name it had."""
+    found = {
         f"{component}.{path}": layer
         for component, model in models.items()
         for path, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d) or isinstance(getattr(layer, "site", None), Site) and hasattr(layer, "adapter")
+        if isinstance(layer, nn.Linear | nn.Conv2d | Adapted)
     }
+    inside = {id(layer.base) for layer in found.values() if isinstance(layer, Adapted)}
+    return {name: layer for name, layer in found.items() if id(layer) not in inside}
 
 
 def resolve(models: Mapping[str, nn.Module], config: AdapterConfig) -> list[Target]:

@@ -18,9 +18,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from morelora import ways
 from morelora.adapter import Adapter, Factored, Tensors
 from morelora.errors import AdapterError
-from morelora.factors import column_norms_squared
+from morelora.factors import added_squares
 
 Axis = Literal["input", "output"]
 
@@ -34,7 +35,7 @@ class WeightDecomposed(Adapter):
             raise AdapterError("weight decomposition along the input axis is not defined for a convolution with groups")
         self.inner = inner
         self.axis = axis
-        squares = self._sum(weight.detach().float().square())
+        squares = self._sum(_precise(weight.detach()).square())
         self.register_buffer("squares", squares, persistent=False)
         self.magnitude = nn.Parameter(squares.sqrt())
 
@@ -45,7 +46,8 @@ class WeightDecomposed(Adapter):
 
     def _sum(self, weight: Tensor) -> Tensor:
         """Sum over every axis but the decomposed one."""
-        return weight.flatten(1).sum(1) if self.axis == "output" else weight.flatten(2).sum((0, 2)) if weight.dim() > 2 else weight.sum(0)
+        kept = 0 if self.axis == "output" else 1
+        return weight.sum([axis for axis in range(weight.dim()) if axis != kept])
 
     def _shape(self, vector: Tensor) -> Tensor:
         """``vector`` shaped to multiply the weight: ``(1, n, 1, 1)`` or ``(m, 1, 1, 1)``, without the last two if linear."""
@@ -53,17 +55,22 @@ class WeightDecomposed(Adapter):
         return vector.view(*lead, *(1 for _ in self.site.kernel or ()))
 
     @torch.no_grad()
-    def _squared_norms(self, weight: Tensor) -> Tensor:
-        """``||W + D||^2`` along the axis."""
+    def _squared_norms(self, weight: Tensor, squares: Tensor) -> Tensor:
+        """``||W + D||^2`` along the axis; ``squares`` are those of ``W``."""
         factors = self.inner.factors()
-        if factors is None or self.axis == "output":
-            return self._sum((weight + self.inner.delta(weight)).float().square())
-        added = column_norms_squared(weight, factors[0].float(), factors[1].float())
-        return (self.squares + added.view(self.site.n, -1).sum(1)).clamp_min(0)
+        if factors is None:
+            return self._sum(_precise(weight + self.inner.delta(weight)).square())
+        up, down = _precise(factors[0]), _precise(factors[1])
+        if self.axis == "output":
+            return (squares + added_squares(weight.flatten(1).T, down.T, up.T)).clamp_min(0)
+        return (squares + added_squares(weight.flatten(1), up, down).view(self.site.n, -1).sum(1)).clamp_min(0)
 
-    def gain(self, weight: Tensor) -> Tensor:
-        """``g``, one number for each feature of the axis; 1 where the weight is all zero."""
-        norms = self._squared_norms(weight).sqrt()
+    def gain(self, weight: Tensor, squares: Tensor | None = None) -> Tensor:
+        """``g``, one number for each feature of the axis; 1 where the weight is all zero.
+
+        ``squares``: the squared norms of ``weight`` along the axis, if they are known.
+        """
+        norms = self._squared_norms(weight, self._sum(_precise(weight).square()) if squares is None else squares).sqrt()
         return torch.where(norms > 0, self.magnitude / norms.clamp_min(torch.finfo(norms.dtype).tiny), 1.0)
 
     def delta(self, weight: Tensor) -> Tensor:
@@ -71,7 +78,8 @@ class WeightDecomposed(Adapter):
         return self._shape(self.gain(weight)) * (weight + self.inner.delta(weight)) - weight
 
     def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0) -> Tensor:
-        gain = self.gain(base.weight).to(x.dtype)
+        # Another adapter below may have changed its strength since: only a plain layer's weight is surely as it was.
+        gain = self.gain(base.weight, self.squares if ways.is_plain(base) else None).to(x.dtype)
         if self.axis == "output":
             y = self._scale_output(self.inner(x, base), gain, base.bias)
         elif isinstance(self.inner, Factored):
@@ -115,3 +123,8 @@ class WeightDecomposed(Adapter):
         with torch.no_grad():
             self.magnitude.copy_(dora_scale.flatten())
         return self
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    """In float32, or float64 where it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
