@@ -1,8 +1,9 @@
-"""Adapters for diffusion models as mathematics: LoRA, LoHa, LoKr, weight decomposition; files that real clients load."""
+"""Adapters for diffusion models as mathematics: LoRA, LoHa, LoKr, DoRA; and files that real clients load."""
 
 from morelora.adapter import Adapter
-from morelora.errors import AdapterError, FormatError, MoreLoraError
+from morelora.errors import AdapterError, FormatError, MoreLoraError, UnreadTensorsWarning
 from morelora.inject import AdapterSet, attach, inject
+from morelora.load import load
 from morelora.registry import ALGORITHMS
 from morelora.targets import AdapterConfig, Rule, Target, resolve
 
@@ -16,7 +17,9 @@ __all__ = [
     "MoreLoraError",
     "Rule",
     "Target",
+    "UnreadTensorsWarning",
     "attach",
     "inject",
+    "load",
     "resolve",
 ]

@@ -1,0 +1,70 @@
+"""The plain-LoRA form: every adapter as ``lora_up``, ``lora_down`` and one alpha, which all clients read, diffusers included.
+
+Exact for LoRA and LoCon (Tucker folded in, same rank), LoHa (rank ``r^2``) and LoKr with a low-rank block (rank
+``min(p, q) * r``). Weight decomposition and full-matrix LoKr are no thin products and are refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from morelora.errors import FormatError
+from morelora.formats.names import is_sdxl, kohya
+from morelora.inject import AdapterSet
+from morelora.weight_decompose import WeightDecomposed
+
+Factors = tuple[Tensor, Tensor]
+
+
+def encode(adapters: AdapterSet) -> dict[str, Tensor]:
+    """All tensors of the file in float32, by key.
+
+    Raises:
+        FormatError: an adapter is not low-rank; the message names the layer and the way out.
+    """
+    decomposed = [name for name, adapter in adapters if isinstance(adapter, WeightDecomposed)]
+    if decomposed:
+        raise FormatError(
+            f"{decomposed[0]} ({len(decomposed)} such layers) holds weight decomposition (DoRA), which is not low-rank and has "
+            "no plain-LoRA form: write the 'webui' form, or 'diffusers' with the output axis"
+        )
+    factors = low_rank_factors(adapters)
+    sdxl = is_sdxl(adapters.models)
+    alpha = float(Counter(up.shape[1] for up, _ in factors.values()).most_common(1)[0][0])
+    out = {}
+    for name, (up, down) in factors.items():
+        key, site = kohya(name, sdxl), adapters.layers[name].site
+        out[f"{key}.lora_up.weight"] = up_tensor(up * (up.shape[1] / alpha), site.is_conv)
+        out[f"{key}.lora_down.weight"] = site.kernel_of(down)
+        out[f"{key}.alpha"] = torch.tensor(alpha)
+    return out
+
+
+def low_rank_factors(adapters: AdapterSet) -> dict[str, Factors]:
+    """Exact ``up (m, R)`` and ``down (R, c)`` of each layer's additive part, scale included.
+
+    Raises:
+        FormatError: an adapter has none; the message names the layers.
+    """
+    found, without = {}, []
+    for name, adapter in adapters:
+        factors = (adapter.inner if isinstance(adapter, WeightDecomposed) else adapter).factors()
+        if factors is None:
+            without.append(name)
+        else:
+            found[name] = factors
+    if without:
+        more = f" (and {len(without) - 1} more layers)" if len(without) > 1 else ""
+        raise FormatError(
+            f"{without[0]}{more} holds a full-matrix LoKr, which has no thin factors: write the 'webui' form, or train with "
+            "full_matrix off and a rank below half of the block's sides"
+        )
+    return found
+
+
+def up_tensor(up: Tensor, is_conv: bool) -> Tensor:
+    """``(m, R)``, with two axes of size 1 more for a convolution."""
+    return up[:, :, None, None] if is_conv else up

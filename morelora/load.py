@@ -1,0 +1,119 @@
+"""Put an adapter file, ours or another program's, into a pipeline."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from morelora.adapter import Adapter, Tensors
+from morelora.errors import AdapterError, FormatError, UnreadTensorsWarning
+from morelora.formats.container import read
+from morelora.formats.reading import sort_keys
+from morelora.inject import AdapterSet, attach
+from morelora.registry import ALGORITHMS
+from morelora.site import Site
+from morelora.targets import adaptable_layers
+from morelora.weight_decompose import WeightDecomposed
+
+COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+FOLDED = frozenset({"lokr_t2"})
+"""Leaf names that an algorithm reads but never writes."""
+SHOWN = 8
+
+
+def load(pipe: Any, path: str | PathLike[str], strength: float = 1.0, strict: bool = True) -> AdapterSet:
+    """Adapt a pipeline's models with a file; ``AdapterSet.remove`` takes it out again, bit for bit.
+
+    Args:
+        pipe: an object with ``unet``, ``text_encoder``, ``text_encoder_2`` (any of them), or a mapping with these keys.
+        path: a ``.safetensors`` file with LoRA, LoCon, LoHa, LoKr or DoRA, in kohya's, LyCORIS' or diffusers' key names.
+        strength: ``t`` in ``W + t (W' - W)``.
+        strict: raise where the file holds a tensor that this pipeline or this package has no place for. Off: warn with
+            ``UnreadTensorsWarning``, which lists them all.
+
+    Raises:
+        FormatError: the file cannot be read, fits no layer at all, or (strict) not wholly.
+    """
+    path = Path(path)
+    models = components(pipe)
+    layers = adaptable_layers(models)
+    tensors, metadata = read(path)
+    contents = sort_keys(tensors, metadata, layers)
+    # Building an adapter draws start values that the file's then replace: the caller's random numbers stay untouched.
+    with torch.random.fork_rng(devices=[]):
+        adapters, unread = _build(contents.layers, layers)
+    unread = contents.unknown + unread
+    if unread and (strict or not adapters):
+        raise FormatError(f"{path}: {_listed(unread, len(tensors))}. {_advice(bool(adapters))}")
+    if not adapters:
+        raise FormatError(f"{path} holds no tensors: it is no adapter")
+    if unread:
+        warnings.warn(UnreadTensorsWarning(f"{path}: {', '.join(unread)}", unread), stacklevel=2)
+    loaded = attach(models, adapters)
+    loaded.strength = strength
+    for parameter in loaded.parameters():
+        parameter.requires_grad_(False)
+    return loaded
+
+
+def components(pipe: Any) -> dict[str, nn.Module]:
+    """The models of a pipeline or mapping that adapters go into. Raises ``AdapterError`` where there are none."""
+    get = pipe.get if isinstance(pipe, Mapping) else lambda name: getattr(pipe, name, None)
+    found = {name: model for name in COMPONENTS if isinstance(model := get(name), nn.Module)}
+    if not found:
+        raise AdapterError(f"{type(pipe).__name__} has none of {', '.join(COMPONENTS)}: give a diffusers pipeline")
+    return found
+
+
+def adapter_from(layer: nn.Module, tensors: Tensors) -> Adapter:
+    """The adapter that a layer's tensors in a file describe; the algorithm is told by the leaf names.
+
+    Raises:
+        AdapterError: no algorithm or more than one has these names, or the shapes do not fit the layer.
+    """
+    fitting = [algorithm for algorithm in ALGORITHMS.values() if algorithm.leaves & tensors.keys()]
+    if len(fitting) != 1:
+        what = " and ".join(algorithm.name for algorithm in fitting) or "no known algorithm"
+        raise AdapterError(f"{', '.join(sorted(tensors))} belong to {what}")
+    adapter = fitting[0].from_tensors(Site.of(layer), tensors)
+    if "dora_scale" not in tensors:
+        return adapter
+    return WeightDecomposed.around(adapter, layer.weight, tensors["dora_scale"])
+
+
+def _build(
+    contents: Mapping[str, Tensors], layers: Mapping[str, nn.Module]
+) -> tuple[dict[str, Adapter], list[str]]:
+    """Adapters in the model's order, and what of the file could not be used, with the reason."""
+    adapters, unread = {}, []
+    for name, layer in layers.items():
+        if name not in contents:
+            continue
+        tensors = contents[name]
+        try:
+            adapter = adapter_from(layer, tensors)
+        except AdapterError as error:
+            unread.append(f"{name}: {error}")
+            continue
+        adapters[name] = adapter
+        known = adapter.tensors(1.0).keys() | FOLDED | {"alpha"}
+        unread += [f"{name}: {leaf} is not part of {adapter.name}" for leaf in sorted(tensors.keys() - known)]
+    return adapters, unread
+
+
+def _listed(unread: Iterable[str], total: int) -> str:
+    unread = list(unread)
+    more = f" … and {len(unread) - SHOWN} more" if len(unread) > SHOWN else ""
+    return f"{len(unread)} entries of {total} tensors cannot be used: {'; '.join(unread[:SHOWN])}{more}"
+
+
+def _advice(some_fit: bool) -> str:
+    if some_fit:
+        return "The file was made for another model or holds more than adapters: use strict=False to load the rest"
+    return "Nothing in it fits this model: it was made for another family, or it is no adapter"
