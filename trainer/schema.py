@@ -88,9 +88,8 @@ def named(path: str, algorithm: str | None = None) -> Setting | None:
 
 def nearest(path: str) -> str | None:
     """The setting or section that was probably meant: the same name elsewhere, a similar path, or a similar name."""
-    sections = difflib.get_close_matches(path, {setting.section for setting in walk()}, n=1)
-    if sections:
-        return sections[0]
+    if "." not in path and (near := difflib.get_close_matches(path, {setting.section for setting in walk()}, n=1)):
+        return near[0]
     paths = sorted({setting.path for setting in walk()})
     names = {other.rpartition(".")[2]: other for other in paths}
     name = path.rpartition(".")[2]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import tomlkit
 from pydantic import BaseModel, ValidationError
 
+from trainer import presets
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.schema import OPTIONS, Setting, named, nearest, walk
@@ -73,13 +75,9 @@ def put(values: Values, path: str, value: Any) -> None:
         place[name] = value
 
 
-def read_toml(text: str, source: str) -> Values:
-    """Nested values of a TOML text. Raises ``InputError`` with the line."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        fix = 'write lines such as  lr = 1e-4  or  base = "folder"  under a heading such as  [optimizer]'
-        raise InputError(f"{source} is not valid TOML: {error}", fix) from error
+def load(file: Path) -> Config:
+    """The settings of a run folder's ``config.toml``, or of any other TOML file. Raises ``InputError``."""
+    return parse(presets.load(str(file)), str(file))
 
 
 def to_values(config: Config, whole: bool = True) -> Values:

@@ -1,0 +1,160 @@
+"""The command line: presets and ``--set``, dry run, resume, lists, doctor. Help and options come from the schema."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from trainer import presets, settings
+from trainer.config import Config
+from trainer.console import Console
+from trainer.errors import ExitCode, InputError, TrainerError
+from trainer.events import Event, Failed
+from trainer.run import RunDir
+from trainer.schema import Setting, named, walk
+
+SHORT = ("data.images", "model.base", "run.name", "data.trigger", "run.output")
+"""Settings that have an option of their own, named after the last part of their path."""
+
+Listener = Callable[[Event], None]
+
+DESCRIPTION = """Train LoRA, LoHa, LoKr and DoRA adapters for Stable Diffusion from a few pictures.
+
+  python3 launch.py                                the browser page (options: --host --port --auth --share)
+  python3 launch.py --preset pocket-loha           a shipped example, from pictures to file
+  python3 launch.py --images DIR --base MODEL_DIR --name NAME --trigger WORD
+  python3 launch.py --resume runs/NAME             go on where a run stopped
+  python3 launch.py --test                         the tests"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ``InputError``."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message, "python3 launch.py --help shows every option")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. Nothing that is expected to happen shows a traceback."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    run: Path | None = None
+    try:
+        options = build_parser().parse_args(argv)
+        run = options.resume
+        return _dispatch(options)
+    except SystemExit as leave:  # --help
+        return int(leave.code or 0)
+    except BaseException as error:
+        return _fail(error, getattr(error, "run_path", None) or run)
+
+
+def build_parser() -> Parser:
+    """The options; those that are settings take name and help from the schema."""
+    parser = Parser(
+        prog="launch.py", description=DESCRIPTION, epilog=_basic_settings(),
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    doors = parser.add_argument_group("what to do").add_mutually_exclusive_group()
+    doors.add_argument("--preset", metavar="NAME|FILE.toml", help="start from a shipped preset, or from a TOML file")
+    doors.add_argument("--resume", metavar="RUN_DIR", type=Path, help="go on with a run that stopped")
+    doors.add_argument("--list-presets", action="store_true", help="list the shipped presets")
+    doors.add_argument("--doctor", action="store_true", help="show device, memory, versions and missing extras")
+    group = parser.add_argument_group("settings")
+    for setting in _short_settings():
+        help_text = f"{setting.help} [{setting.path}]".replace("%", "%%")
+        group.add_argument(_flag(setting), metavar=_flag(setting)[2:].upper(), help=help_text)
+    group.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
+        help="any setting, as in TOML; may be repeated, the last one counts. 'none' empties one",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="say what would be trained and train nothing")
+    return parser
+
+
+def config_of(options: argparse.Namespace) -> Config:
+    """The settings of a new run: preset, then short options, then ``--set``. Raises ``InputError``."""
+    values = presets.load(options.preset) if options.preset else {}
+    for setting in _short_settings():
+        value = getattr(options, _flag(setting)[2:])
+        if value is not None:
+            settings.put(values, setting.path, value)
+    values = settings.apply(values, options.assignments)
+    source = f"preset {options.preset} and the command line" if options.preset else "the command line"
+    return settings.parse(values, source)
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    if options.list_presets:
+        for preset in presets.list_presets():
+            print(f"{preset.name:<16} {preset.title}")
+    elif options.doctor:
+        from trainer import doctor
+
+        print(doctor.report())
+    elif options.resume:
+        _only(options, "--resume")
+        _train(lambda listener: _resume(options.resume, listener))
+    else:
+        config = config_of(options)
+        _train(lambda listener: _start(config, options.dry_run, listener))
+    return ExitCode.DONE
+
+
+def _start(config: Config, dry_run: bool, listener: Listener) -> Path:
+    from trainer.train import train  # after the settings are checked: it takes seconds to import
+
+    return train(config, listener=listener, dry_run=dry_run)
+
+
+def _resume(run: Path, listener: Listener) -> Path:
+    RunDir.open(run)
+    from trainer.train import resume
+
+    return resume(run, listener=listener)
+
+
+def _train(work: Callable[[Listener], Path]) -> None:
+    with Console() as console:
+        console.show_result(work(console))
+
+
+def _only(options: argparse.Namespace, door: str) -> None:
+    """A resumed run keeps its settings: refuse any that are given beside it."""
+    given = [_flag(setting) for setting in _short_settings() if getattr(options, _flag(setting)[2:]) is not None]
+    given += ["--set"] * bool(options.assignments) + ["--dry-run"] * options.dry_run
+    if given:
+        raise InputError(f"{given[0]} cannot stand beside {door}", "a resumed run keeps its own settings")
+
+
+def _fail(error: BaseException, run: Path | None) -> int:
+    """Say the error once, on stderr and in the run's events; returns its exit code."""
+    from trainer.failures import explain
+
+    run = run if run is not None and RunDir(run).config_file.is_file() else None
+    shown = explain(error, run)
+    print(f"{_head(shown)}{shown}", file=sys.stderr)
+    if run and shown.code not in (ExitCode.LOCKED, ExitCode.INTERRUPTED, ExitCode.TERMINATED):
+        RunDir(run).emit(Failed(code=int(shown.code), message=str(shown)))
+    return int(shown.code)
+
+
+def _head(error: TrainerError) -> str:
+    return "" if error.code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED) else "Error: "
+
+
+def _short_settings() -> list[Setting]:
+    return [setting for path in SHORT if (setting := named(path))]
+
+
+def _flag(setting: Setting) -> str:
+    return f"--{setting.path.rpartition('.')[2].replace('_', '-')}"
+
+
+def _basic_settings() -> str:
+    """The most used settings, for the end of the help text."""
+    basic = {setting.path: setting for setting in reversed(walk()) if setting.level == "basic"}
+    lines = [f"  {path:<20} {setting.help} ({setting.allowed})" for path, setting in reversed(basic.items())]
+    return "\n".join(["settings used most (all of them: docs/settings.md):", *lines])

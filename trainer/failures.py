@@ -1,0 +1,59 @@
+"""What went wrong, in words and an exit code: any exception becomes one ``TrainerError``."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+import traceback
+from pathlib import Path
+
+import torch
+
+from morelora import MoreLoraError
+from trainer.errors import DiskError, ExitCode, InputError, OutOfMemoryError, StoppedError, TrainerError
+from trainer.run import RunDir
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
+LESS_MEMORY = "lower train.batch_size, lower data.resolution, or set train.gradient_checkpointing = true"
+RESUME = "checkpoints that were written are whole; --resume goes on from the newest"
+
+
+def explain(error: BaseException, run: Path | None) -> TrainerError:
+    """The error as one that can be shown; the traceback of an unexpected one is kept in a file that its message names.
+
+    Args:
+        run: the run folder, where there is one.
+    """
+    if isinstance(error, TrainerError):
+        return error
+    if isinstance(error, MoreLoraError):
+        return InputError(str(error), "mend the setting or the file it names; docs/settings.md lists every setting")
+    if _is_out_of_memory(error):
+        return OutOfMemoryError("the memory is too small for this run", LESS_MEMORY, run and RESUME or "")
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        what = f"{error.filename or run or 'a file'} cannot be written: {error.strerror}"
+        return DiskError(what, "make room on the disk, or choose another run.output", run and RESUME or "")
+    if isinstance(error, KeyboardInterrupt):
+        return StoppedError("stopped before anything was trained", "start again", ExitCode.INTERRUPTED)
+    log = keep_traceback(error, run)
+    what = f"unexpected {type(error).__name__}: {_one_line(error)}"
+    return TrainerError(what, f"this is a fault of the program; please report it with {log}", run and RESUME or "")
+
+
+def keep_traceback(error: BaseException, run: Path | None) -> Path:
+    """Append the traceback to the run's log, or to a file in the temporary folder where there is no run."""
+    log = RunDir(run).log_file if run else Path(tempfile.gettempdir()) / "morelora-error.log"
+    with log.open("a", encoding="utf-8") as stream:
+        stream.write("".join(traceback.format_exception(error)))
+    return log
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -1,0 +1,80 @@
+"""Presets: TOML files that hold only what differs from the defaults. The first line is a comment, the title.
+
+Imports no torch, so that the browser's process can list them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "presets"
+PATHS = (("data", "images"),)
+"""Settings that are paths; in a shipped preset they are relative to the project's folder."""
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A shipped preset."""
+
+    name: str
+    title: str
+    file: Path
+
+
+def list_presets() -> list[Preset]:
+    """The shipped presets by name."""
+    return [Preset(file.stem, _title(file), file) for file in sorted(FOLDER.glob("*.toml"))]
+
+
+def load(name_or_path: str) -> Values:
+    """The nested values of a shipped preset, or of a file whose name ends in ``.toml``.
+
+    Raises:
+        InputError: there is no such preset or file, or it is no TOML.
+    """
+    file = Path(name_or_path)
+    if file.suffix == ".toml":
+        return read_toml(_read(file), str(file))
+    shipped = {preset.name: preset.file for preset in list_presets()}
+    if name_or_path not in shipped:
+        near = difflib.get_close_matches(name_or_path, shipped, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        fix = f"choose from {', '.join(shipped)}, or give a file whose name ends in .toml"
+        raise InputError(f"there is no preset {name_or_path!r}{hint}", fix)
+    values = read_toml(_read(shipped[name_or_path]), f"preset {name_or_path}")
+    for section, key in PATHS:
+        if key in values.get(section, {}):
+            values[section][key] = str(ROOT / values[section][key])
+    return values
+
+
+def read_toml(text: str, source: str) -> Values:
+    """Nested values of a TOML text. Raises ``InputError`` with the line."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        fix = 'write lines such as  lr = 1e-4  or  base = "folder"  under a heading such as  [optimizer]'
+        raise InputError(f"{source} is not valid TOML: {error}", fix) from error
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}", "give a file that exists") from error
+
+
+def _title(file: Path) -> str:
+    first = file.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else file.stem
