@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+
+from morelora import AdapterSet, Target
+from trainer.config import Config
+from trainer.data import Dataset
+from trainer.models import Bundle
+from trainer.optim import learning_rate
 
 
 @dataclass(frozen=True)
@@ -41,3 +48,64 @@ class Plan:
     effective_strength: float
     """``lr * sqrt(alpha / rank)`` of the UNet: comparable between settings of one algorithm."""
     notes: list[str] = field(default_factory=list)
+
+
+def state_plan(
+    config: Config, bundle: Bundle, dataset: Dataset, targets: list[Target], adapters: AdapterSet, processes: int
+) -> Plan:
+    """The plan of a run that is ready to start."""
+    report, every, steps = dataset.report, config.checkpoint.every, config.train.steps
+    batch = config.train.batch_size * config.train.accumulation * processes
+    return Plan(
+        name=config.run.name,
+        base=bundle.path.name,
+        family=bundle.family,
+        objective=bundle.schedule.objective,
+        device=str(bundle.device),
+        precision=config.train.precision,
+        trained=_trained(config, targets, adapters),
+        pictures=report.pictures,
+        captions=report.captions,
+        buckets=report.buckets,
+        dropped=report.dropped,
+        steps=steps,
+        batch_size=batch,
+        epochs=round(steps * batch / (report.pictures * config.data.repeats), 2),
+        checkpoints=-(-steps // every) if every else 1,
+        effective_strength=config.optimizer.lr * getattr(config.adapter.options, "scale", 1.0) ** 0.5,
+        notes=[*report.notes, *_cut_captions(bundle, dataset), *_consequences(config)],
+    )
+
+
+def _trained(config: Config, targets: list[Target], adapters: AdapterSet) -> list[TrainedPart]:
+    layers: Counter[tuple[str, str, float]] = Counter()
+    parameters: Counter[tuple[str, str, float]] = Counter()
+    for target in targets:
+        algorithm = target.algorithm + ("+dora" if target.decompose else "")
+        key = (target.component, algorithm, learning_rate(target, config.optimizer))
+        layers[key] += 1
+        parameters[key] += sum(p.numel() for p in adapters.layers[target.name].adapter.parameters())
+    return [TrainedPart(part, name, layers[part, name, lr], parameters[part, name, lr], lr) for part, name, lr in layers]
+
+
+def _cut_captions(bundle: Bundle, dataset: Dataset) -> list[str]:
+    """Captions whose end the text encoder cannot see."""
+    cut = [(item, lost) for item in dataset.items if (lost := bundle.overflow(item.caption))]
+    if not cut:
+        return []
+    item, lost = cut[0]
+    return [f"{len(cut)} captions are longer than {bundle.max_length} tokens; of {item.path.name} this is not read: {lost!r}"]
+
+
+def _consequences(config: Config) -> list[str]:
+    """Effects of the settings that a user may not expect."""
+    notes = []
+    if not config.train.text_encoder:
+        notes.append("The text encoder is not trained: captions are encoded once.")
+    if not config.train.unet:
+        notes.append("The UNet is not trained: only the text encoder is.")
+    if config.train.ema:
+        notes.append("The exported adapter is the average of the training (train.ema).")
+    if config.optimizer.name == "prodigy" and config.optimizer.lr < 0.1:
+        notes.append(f"Prodigy finds the rate itself and multiplies it by optimizer.lr = {config.optimizer.lr:g}; 1 is usual.")
+    return notes

@@ -1,0 +1,1 @@
+"""Diffusion mathematics: tensors in, per-sample tensors out; no config, no models."""

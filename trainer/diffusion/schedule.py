@@ -1,0 +1,49 @@
+"""The noise schedule of a discrete diffusion model and its two objectives.
+
+``x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise`` with ``a_t`` the cumulative product of ``1 - beta``; shapes ``(B, C, h, w)``, ``t (B,)``.
+Sources: DDPM arXiv 2006.11239; velocity: arXiv 2202.00512.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+Objective = Literal["epsilon", "v_prediction"]
+
+
+class Schedule:
+    """Cumulative products ``a_t`` for ``t = 0 .. T-1`` and what the model predicts."""
+
+    def __init__(self, alphas_cumprod: Tensor, objective: Objective) -> None:
+        self.alphas_cumprod = alphas_cumprod.float()
+        self.objective: Objective = objective
+
+    def __len__(self) -> int:
+        return len(self.alphas_cumprod)
+
+    def to(self, device: object) -> Schedule:
+        """The same schedule on another device."""
+        return Schedule(self.alphas_cumprod.to(device), self.objective)
+
+    def corrupt(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """``x_t``."""
+        signal, sigma = self._coefficients(t)
+        return signal * x0 + sigma * noise
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the model should predict: ``noise``, or ``v = sqrt(a_t) noise - sqrt(1 - a_t) x0``."""
+        if self.objective == "epsilon":
+            return noise
+        signal, sigma = self._coefficients(t)
+        return signal * noise - sigma * x0
+
+    def snr(self, t: Tensor) -> Tensor:
+        """Signal-to-noise ratio ``a_t / (1 - a_t)``, ``(B,)``."""
+        a = self.alphas_cumprod[t]
+        return a / (1 - a)
+
+    def _coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        a = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        return a.sqrt(), (1 - a).sqrt()

@@ -1,0 +1,231 @@
+"""What a run keeps: checkpoints, previews, exports. Called by the loop between steps; only the main process writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from morelora import atomic
+from trainer import checkpoint, preview, rng, settings
+from trainer.checkpoint import Checkpoint
+from trainer.errors import InputError, NonFiniteError
+from trainer.events import Event, Preview, Saved, Verified, Warned
+from trainer.export import export
+from trainer.loop import Session
+from trainer.metadata import Provenance
+from trainer.optim import pack_optimizer, unpack_optimizer
+from trainer.run import RunDir
+from trainer.stop import StopRequests
+from trainer.verify import verify
+
+FIXED = ("model", "data", "adapter", "train", "optimizer", "loss")
+"""Sections that a resumed run may not change: its result would not be the same run's."""
+
+
+class Keeper:
+    """Files of one run."""
+
+    def __init__(self, run: RunDir, session: Session, emit: Callable[[Event], None], provenance: Provenance) -> None:
+        self.run, self.session, self.emit, self.provenance = run, session, emit, provenance
+        self.config = session.config
+        self.prompts: list[str] = []
+        self.base_pictures: list[Image.Image] = []
+        self.saved_step = -1
+
+    def is_due(self, stop: StopRequests) -> Callable[[int], bool]:
+        """For the loop: whether ``pause`` has anything to do after a step."""
+        every = [n for n in (self.config.checkpoint.every, self.config.preview.every) if n]
+        accelerator = self.session.accelerator
+
+        def due(step: int) -> bool:
+            stopped = stop.requested()
+            if accelerator.num_processes > 1:
+                flag = torch.tensor(float(stopped), device=accelerator.device)
+                if accelerator.reduce(flag, "sum").item() and not stopped:
+                    self.run.stop_file.touch()
+                    stopped = stop.requested()
+            return stopped or any(step % n == 0 for n in every)
+
+        return due
+
+    def pause(self, stop: StopRequests) -> Callable[[int], bool]:
+        """For the loop: make what is due after a step; True where a stop was asked for."""
+
+        def act(step: int) -> bool:
+            if self.config.checkpoint.every and step % self.config.checkpoint.every == 0:
+                self.save_checkpoint()
+                if self.config.checkpoint.export and step < self.config.train.steps:
+                    self.write_export(step)
+            if self.config.preview.every and step % self.config.preview.every == 0 and step < self.config.train.steps:
+                self.write_previews()
+            return stop.requested()
+
+        return act
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the adapters hold their averages, where the run keeps any."""
+        if self.session.ema is None:
+            yield
+            return
+        self.session.ema.swap()
+        try:
+            yield
+        finally:
+            self.session.ema.swap()
+
+    # checkpoints
+
+    def save_checkpoint(self) -> None:
+        """Commit the whole state. Raises ``NonFiniteError`` instead of saving damaged weights."""
+        session = self.session
+        if self.saved_step == session.step or not session.accelerator.is_main_process:
+            return
+        state = session.adapters.state()
+        bad = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
+        if bad:
+            raise NonFiniteError(
+                f"after step {session.step} {len(bad)} adapter tensors are not finite, such as {bad[0]}",
+                "lower optimizer.lr or use train.precision = 'fp32', then start again",
+                "They were not saved: the last checkpoint is from before.",
+            )
+        held = Checkpoint(session.step)
+        tensors, values = pack_optimizer(session.optimizer)
+        held.put("adapter", state)
+        held.put("optimizer", tensors)
+        held.put("rng", rng.rng_state())
+        if session.ema is not None:
+            held.put("ema", session.ema.state())
+        scaler = session.accelerator.scaler
+        held.values = {
+            "optimizer": values,
+            "schedule": session.schedule.last_epoch,
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "settings": self._fixed_settings(),
+            "pictures": session.dataset.fingerprint,
+        }
+        path = checkpoint.save(self.run.checkpoints, held, self.config.checkpoint.keep)
+        self.saved_step = session.step
+        self.emit(Saved(session.step, "checkpoint", self.run.relative(path)))
+
+    def load_checkpoint(self) -> None:
+        """Go back to the newest whole checkpoint, if there is one.
+
+        Raises:
+            InputError: settings or pictures are not those of the checkpoint; the message says which.
+        """
+        held, skipped = checkpoint.load_newest(self.run.checkpoints)
+        for line in skipped:
+            self.emit(Warned(line))
+        if held is None:
+            return
+        self._refuse_changes(held.values)
+        session = self.session
+        session.adapters.load_state(held.group("adapter"))
+        unpack_optimizer(session.optimizer, held.group("optimizer"), held.values["optimizer"])
+        session.schedule.load_state_dict(session.schedule.state_dict() | self._schedule_state(held.values["schedule"]))
+        if session.ema is not None:
+            session.ema.load_state(held.group("ema"))
+        if session.accelerator.scaler is not None and held.values["scaler"]:
+            session.accelerator.scaler.load_state_dict(held.values["scaler"])
+        session.step = self.saved_step = held.step
+        rng.load_rng_state(held.group("rng"))
+
+    def _schedule_state(self, last: int) -> dict[str, Any]:
+        rates = [group["lr"] for group in self.session.optimizer.param_groups]
+        return {"last_epoch": last, "_step_count": last + 1, "_last_lr": rates}
+
+    def _fixed_settings(self) -> dict[str, Any]:
+        values = settings.to_values(self.config)
+        return json.loads(json.dumps({section: values[section] for section in FIXED}))
+
+    def _refuse_changes(self, values: dict[str, Any]) -> None:
+        now, before = self._fixed_settings(), values["settings"]
+        changed = [
+            f"{section}.{key}"
+            for section in FIXED
+            for key in now[section].keys() | before[section].keys()
+            if now[section].get(key) != before[section].get(key)
+        ]
+        if changed:
+            raise InputError(
+                f"{self.run.config_file} differs from the checkpoint in {', '.join(sorted(changed))}",
+                "put the old values back, or start a new run with the new ones",
+            )
+        if values["pictures"] != self.session.dataset.fingerprint:
+            raise InputError(
+                f"the pictures or captions in {self.config.data.images} are not those that this run was started with",
+                "put them back as they were, or start a new run",
+            )
+
+    # pictures
+
+    def write_base_previews(self) -> None:
+        """Pictures of the unchanged base model, step 0; a resumed run has them already."""
+        files = [self.run.preview_file(0, i) for i in range(len(self.prompts))]
+        if all(file.is_file() for file in files):
+            self.base_pictures = [Image.open(file).convert("RGB") for file in files]
+            return
+        self.base_pictures = self._sample(0.0)
+        self._save_pictures(self.base_pictures, 0)
+
+    def write_previews(self) -> list[Image.Image]:
+        """Pictures with the adapter as it is now, on the main process."""
+        if not self.session.accelerator.is_main_process:
+            return []
+        with self.averaged():
+            pictures = self._sample(self.config.preview.strength)
+        self._save_pictures(pictures, self.session.step)
+        return pictures
+
+    def write_before_after(self) -> None:
+        """The sheet of the base's pictures over the adapter's."""
+        sheet = preview.before_after(self.prompts, self.base_pictures, self.write_previews())
+        preview.save_image(self.run.before_after, sheet)
+
+    def _sample(self, strength: float) -> list[Image.Image]:
+        adapters, side = self.session.adapters, self.config.data.resolution
+        before, adapters.strength = adapters.strength, strength
+        try:
+            return preview.sample(self.session.bundle, self.config.preview, self.prompts, side)
+        finally:
+            adapters.strength = before
+
+    def _save_pictures(self, pictures: list[Image.Image], step: int) -> None:
+        self.run.previews.mkdir(exist_ok=True)
+        files = [self.run.preview_file(step, i) for i in range(len(pictures))]
+        for file, picture in zip(files, pictures, strict=True):
+            preview.save_image(file, picture)
+        self.emit(Preview(step, [self.run.relative(file) for file in files]))
+
+    # files for users
+
+    def write_export(self, step: int | None = None) -> Path:
+        """The adapter file; with ``step``, one under the step's number."""
+        path = self.run.export_file(self.config.run.name, step)
+        with self.averaged():
+            export(self.session.adapters, path, self._provenance())
+        self.emit(Saved(self.session.step, "export", self.run.relative(path)))
+        return path
+
+    def verify_export(self, path: Path) -> list[Verified]:
+        """Read the file back with every reader that is here; verdicts are kept in ``verify.json``."""
+        with self.averaged():
+            verdicts = verify(self.session.adapters, path, self.session.bundle.components(unet=True, text_encoder=True))
+        for verdict in verdicts:
+            self.emit(verdict)
+        lines = [json.loads(verdict.to_json()) for verdict in verdicts]
+        atomic.write_text(self.run.verify_file, json.dumps(lines, indent=1) + "\n")
+        return verdicts
+
+    def _provenance(self) -> Provenance:
+        step = self.session.step
+        epochs = self.session.loader.epochs(step * self.config.train.accumulation)
+        return replace(self.provenance, step=step, epochs=round(epochs, 2))

@@ -1,0 +1,165 @@
+"""The training loop: corrupt, predict, loss, backward, step. Says events and knows nothing of screens."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from morelora import AdapterSet
+from trainer import rng
+from trainer.data import Batch
+from trainer.diffusion.losses import draw_noise, draw_timesteps, min_snr_weight, squared_error
+from trainer.errors import NonFiniteError
+from trainer.events import Event, Step, Warned
+from trainer.session import Session
+
+NOISE = 1
+"""Key of the generator of noise and timesteps, beside the loader's own."""
+
+CHECK_STEPS = 3
+"""Steps after which every trainable tensor must have had a gradient (LoHa's others wait for its zero factor)."""
+
+
+def train_steps(
+    session: Session, emit: Callable[[Event], None], is_due: Callable[[int], bool], pause: Callable[[int], bool]
+) -> bool:
+    """Train from ``session.step`` to the last step.
+
+    Args:
+        emit: takes the events.
+        is_due: whether ``pause`` wants to act after a step.
+        pause: makes checkpoints and previews after a step; True asks to stop.
+
+    Returns:
+        Whether all steps are done.
+
+    Raises:
+        NonFiniteError: the loss is NaN or infinite.
+    """
+    config = session.config
+    meter = Meter(emit, every=1 if session.accelerator.device.type == "cpu" else 10)
+    moved = GradientCheck(session.adapters)
+    while session.step < config.train.steps:
+        lr = session.schedule.get_last_lr()[0]
+        loss = _backward(session)
+        norm = _optimize(session)
+        session.step += 1
+        if moved.is_open:
+            moved.look(session.step, emit)
+        session.optimizer.zero_grad(set_to_none=True)
+        meter.add(session.step, loss, lr, norm)
+        if is_due(session.step):
+            meter.flush()
+            if pause(session.step):
+                break
+    meter.flush()
+    return session.step == config.train.steps
+
+
+def _backward(session: Session) -> Tensor:
+    """The gradient of one step, over all its micro steps; returns the mean loss of its pictures."""
+    count = session.config.train.accumulation
+    batches = [session.loader.batch(session.step * count + i) for i in range(count)]
+    pictures = sum(len(batch.captions) for batch in batches)
+    total = torch.zeros((), device=session.accelerator.device)
+    for i, batch in enumerate(batches):
+        loss = losses(session, batch, session.step * count + i).sum() / pictures
+        session.accelerator.backward(loss)
+        total += loss.detach()
+    if session.accelerator.num_processes > 1:
+        _average_gradients(session)
+        total = session.accelerator.reduce(total, "mean")
+    return total
+
+
+def _average_gradients(session: Session) -> None:
+    """One all-reduce over the adapters' gradients: they are few, so no wrapper around the models is needed."""
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in session.adapters.parameters()]
+    flat = session.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
+    for parameter, part in zip(session.adapters.parameters(), flat.split([g.numel() for g in gradients]), strict=True):
+        parameter.grad = part.view_as(parameter)
+
+
+def losses(session: Session, batch: Batch, micro_step: int) -> Tensor:
+    """Weighted loss of each picture, ``(B,)``. Noise and timesteps depend on the seed and the micro step alone."""
+    config, schedule, device = session.config, session.bundle.schedule, session.accelerator.device
+    generator = rng.generator_for(config.train.seed, NOISE, micro_step, session.accelerator.process_index)
+    noise = draw_noise(batch.latents, generator, config.loss.noise_offset).to(device)
+    t = draw_timesteps(len(batch.captions), len(schedule), generator).to(device)
+    x0 = batch.latents.to(device)
+    with session.accelerator.autocast():
+        text = batch.text_states.to(device) if batch.text_states is not None else session.bundle.encode_text(batch.captions)
+        prediction = session.bundle.predict(schedule.corrupt(x0, noise, t), t, text)
+    loss = squared_error(prediction, schedule.target(x0, noise, t))
+    gamma = config.loss.min_snr_gamma
+    return loss if gamma is None else loss * min_snr_weight(schedule.snr(t), gamma, schedule.objective)
+
+
+def _optimize(session: Session) -> Tensor:
+    """Clip, step, limit norms, average; returns the gradient's norm before clipping."""
+    config, accelerator = session.config, session.accelerator
+    norm = accelerator.clip_grad_norm_(session.adapters.parameters(), config.optimizer.clip_norm or math.inf)
+    session.optimizer.step()
+    if not accelerator.optimizer_step_was_skipped:
+        session.schedule.step()
+    if config.adapter.max_norm is not None:
+        session.adapters.limit_norm(config.adapter.max_norm)
+    if session.ema is not None:
+        session.ema.update(session.step)
+    return norm
+
+
+class Meter:
+    """Turns losses that are still on the device into ``Step`` events, several at a time, so that the loop does not wait."""
+
+    def __init__(self, emit: Callable[[Event], None], every: int) -> None:
+        self.emit, self.every = emit, every
+        self.waiting: list[tuple[int, Tensor, float, Tensor]] = []
+        self.since = time.perf_counter()
+
+    def add(self, step: int, loss: Tensor, lr: float, norm: Tensor) -> None:
+        self.waiting.append((step, loss, lr, norm))
+        if len(self.waiting) >= self.every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Emit what is waiting. Raises ``NonFiniteError`` where a loss is not finite."""
+        if not self.waiting:
+            return
+        values = torch.stack([torch.stack((loss, norm.to(loss))) for _, loss, _, norm in self.waiting]).tolist()
+        now = time.perf_counter()
+        rate = len(self.waiting) / max(now - self.since, 1e-9)
+        for (step, _, lr, _), (loss, norm) in zip(self.waiting, values, strict=True):
+            if not math.isfinite(loss):
+                raise NonFiniteError(
+                    f"the loss of step {step} is {loss}",
+                    "lower optimizer.lr, use train.precision = 'bf16' or 'fp32', or lower adapter.alpha; then resume or start again",
+                    "No damaged weights were saved: the last checkpoint is from before.",
+                )
+            self.emit(Step(step, loss, lr, norm, rate))
+        self.waiting.clear()
+        self.since = now
+
+
+class GradientCheck:
+    """Watches the first steps for trainable tensors that never get a gradient."""
+
+    def __init__(self, adapters: AdapterSet) -> None:
+        self.still = dict(adapters.named_parameters())
+        self.looks = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.looks < CHECK_STEPS
+
+    def look(self, step: int, emit: Callable[[Event], None]) -> None:
+        """Strike off what has a gradient now; after the last look, name what never had one."""
+        self.looks += 1
+        self.still = {n: p for n, p in self.still.items() if p.grad is None or not bool(p.grad.any())}
+        if not self.is_open and self.still:
+            names = ", ".join(list(self.still)[:5])
+            emit(Warned(f"{len(self.still)} trainable tensors got no gradient in the first {CHECK_STEPS} steps: {names}"))

@@ -1,0 +1,10 @@
+"""Base models: families, and how they load."""
+
+import os
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+from trainer.models.bundle import Bundle  # noqa: E402
+from trainer.models.registry import load, resolve_base  # noqa: E402
+
+__all__ = ["Bundle", "load", "resolve_base"]

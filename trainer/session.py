@@ -1,0 +1,90 @@
+"""Build what a training needs, in order: device, base model, pictures, adapters, optimiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from morelora import AdapterSet, Target, inject, resolve
+from trainer import rng
+from trainer.config import Config
+from trainer.data import Cache, Dataset, Dealing, Loader, PixelEncoder, TextEncoder
+from trainer.errors import InputError
+from trainer.models import Bundle
+from trainer.optim import Ema, build_optimizer, build_schedule
+
+START = 0
+"""Key of the generator that the adapters start from."""
+
+
+@dataclass
+class Session:
+    """Everything that one training holds together."""
+
+    config: Config
+    bundle: Bundle
+    adapters: AdapterSet
+    targets: list[Target]
+    dataset: Dataset
+    loader: Loader
+    accelerator: Accelerator
+    optimizer: Optimizer
+    schedule: LambdaLR
+    ema: Ema | None
+    step: int = 0
+
+
+def build_accelerator(config: Config) -> Accelerator:
+    """Device, mixed precision and processes. Raises ``InputError`` where the device cannot compute in the precision."""
+    precision = {"fp32": "no"}.get(config.train.precision, config.train.precision)
+    AcceleratorState._reset_state()
+    try:
+        accelerator = Accelerator(mixed_precision=precision)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"train.precision = {config.train.precision!r} does not work on this device: {error}",
+            "use train.precision = 'fp32', or 'bf16' where the device has it",
+        ) from error
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        raise InputError("train.precision = 'fp16' needs a GPU", "use train.precision = 'bf16' or 'fp32' on a CPU")
+    return accelerator
+
+
+def add_adapters(config: Config, bundle: Bundle) -> tuple[AdapterSet, list[Target]]:
+    """Adapters in the parts that are trained, started from the run's seed."""
+    parts = bundle.components(config.train.unet, config.train.text_encoder)
+    targets = resolve(parts, config.adapter)
+    adapters = inject(parts, targets, rng.generator_for(config.train.seed, START))
+    for part in parts.values():
+        part.train()
+    return adapters, targets
+
+
+def build_loader(config: Config, bundle: Bundle, dataset: Dataset, cache: Cache, accelerator: Accelerator) -> Loader:
+    """Encode what the cache lacks and deal out batches. Captions are encoded ahead only where the text encoder rests."""
+    pixels = PixelEncoder(bundle.encode_pixels, bundle.fingerprint("vae"))
+    latents = cache.latents(dataset, pixels, flip=config.data.flip, batch_size=4)
+    texts = None
+    if not config.train.text_encoder:
+        name = f"{bundle.fingerprint(*bundle.text_encoders)}-{config.model.dtype}"
+        texts = cache.texts(dataset.prompts, TextEncoder(bundle.encode_text_ahead, name, bundle.max_length, 0), batch_size=8)
+    dealing = Dealing.of(config.data, config.train, accelerator.num_processes, accelerator.process_index)
+    return Loader(dataset, latents, texts, dealing)
+
+
+def build_session(config: Config, bundle: Bundle, dataset: Dataset, accelerator: Accelerator, cache: Cache) -> Session:
+    """Everything on its device and ready for the first step."""
+    rng.seed_everything(config.train.seed)
+    bundle.to(accelerator.device)
+    loader = build_loader(config, bundle, dataset, cache, accelerator)
+    adapters, targets = add_adapters(config, bundle)
+    if config.train.gradient_checkpointing:
+        bundle.enable_gradient_checkpointing()
+    optimizer = accelerator.prepare_optimizer(build_optimizer(adapters, targets, config.optimizer))
+    schedule = build_schedule(optimizer.optimizer, config.optimizer, config.train.steps)
+    ema = Ema(adapters.parameters(), config.train.ema) if config.train.ema else None
+    return Session(config, bundle, adapters, targets, dataset, loader, accelerator, optimizer, schedule, ema)

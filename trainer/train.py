@@ -1,0 +1,186 @@
+"""One run, top to bottom."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from morelora import atomic
+from trainer import settings
+from trainer.config import Config
+from trainer.data import Cache, Dataset, scan
+from trainer.errors import ExitCode, StoppedError, TrainerError
+from trainer.events import Event, Failed, Finished, Started, Warned
+from trainer.keeper import Keeper
+from trainer.loop import train_steps
+from trainer.metadata import Provenance
+from trainer.models import Bundle, load, resolve_base
+from trainer.plan import state_plan
+from trainer.run import RunDir
+from trainer.session import add_adapters, build_accelerator, build_session
+from trainer.stop import StopRequests
+
+Listener = Callable[[Event], None]
+
+PROMPTS = 4
+"""Captions that serve as preview prompts where none are given."""
+
+
+def train(config: Config, *, listener: Listener, dry_run: bool = False) -> Path:
+    """Start a new run and bring it to its end.
+
+    Args:
+        config: all settings.
+        listener: is told every event, as ``events.jsonl`` is.
+        dry_run: only check everything and state the plan; writes nothing.
+
+    Returns:
+        The run folder (with ``dry_run``: where it would be made).
+
+    Raises:
+        TrainerError: of the kind that names the cause; ``StoppedError`` after a stop that saved everything.
+    """
+    accelerator = build_accelerator(config)
+    bundle, dataset = _open_inputs(config)
+    if dry_run:
+        adapters, targets = add_adapters(config, bundle.to(accelerator.device))
+        plan = state_plan(config, bundle, dataset, targets, adapters, accelerator.num_processes)
+        listener(Started(asdict(plan), 0))
+        return Path(config.run.output) / config.run.name
+    run = _create(config, accelerator)
+    return _Run(run, config, accelerator, listener).go(bundle, dataset)
+
+
+def resume(run_dir: Path, *, listener: Listener) -> Path:
+    """Go on with a run from its newest whole checkpoint, with the same result as if it had never stopped.
+
+    Raises:
+        TrainerError: as ``train``; ``InputError`` where settings or pictures are no longer those of the run.
+    """
+    run = RunDir.open(run_dir)
+    text = run.config_file.read_text(encoding="utf-8")
+    config = settings.parse(settings.read_toml(text, str(run.config_file)), str(run.config_file))
+    accelerator = build_accelerator(config)
+    if accelerator.is_main_process:
+        run.lock()
+        run.clear_stop()
+    bundle, dataset = _open_inputs(config)
+    return _Run(run, config, accelerator, listener).go(bundle, dataset)
+
+
+def _open_inputs(config: Config) -> tuple[Bundle, Dataset]:
+    """Everything the user gave, checked before anything is written: quick checks first."""
+    resolve_base(config.model.base)
+    bundle = load(config.model)
+    return bundle, scan(config.data, bundle.pixel_factor)
+
+
+def _create(config: Config, accelerator: Accelerator) -> RunDir:
+    """The run folder, made by the main process and known to all."""
+    path: list[Path | None] = [None]
+    if accelerator.is_main_process:
+        run = RunDir.create(Path(config.run.output), config.run.name)
+        run.lock()
+        atomic.write_text(run.config_file, settings.to_toml(config))
+        if accelerator.num_processes == 1:
+            return run
+        path = [run.path]
+    broadcast_object_list(path)
+    return run if accelerator.is_main_process else RunDir(path[0])
+
+
+class _Run:
+    """A run in its folder."""
+
+    def __init__(self, run: RunDir, config: Config, accelerator: Accelerator, listener: Listener) -> None:
+        self.run, self.config, self.accelerator, self.listener = run, config, accelerator, listener
+
+    def emit(self, event: Event) -> None:
+        """Tell the event to the run folder and to whoever listens; only the main process speaks."""
+        if self.accelerator.is_main_process:
+            self.run.emit(event)
+            self.listener(event)
+
+    def go(self, bundle: Bundle, dataset: Dataset) -> Path:
+        """Train, and keep account of how it ended."""
+        try:
+            with StopRequests(self.run) as stop:
+                self._train(bundle, dataset, stop)
+            return self.run.path
+        except Exception as error:
+            self._note_failure(error)
+            raise
+        finally:
+            if self.accelerator.is_main_process:
+                self.run.unlock()
+
+    def _train(self, bundle: Bundle, dataset: Dataset, stop: StopRequests) -> None:
+        cache = Cache(self.run.cache, notice=lambda text: self.emit(Warned(text)), should_stop=stop.requested)
+        session = build_session(self.config, bundle, dataset, self.accelerator, cache)
+        keeper = Keeper(self.run, session, self.emit, _provenance(self.config, bundle, dataset))
+        keeper.load_checkpoint()
+        if self.accelerator.is_main_process:
+            self.run.rewind_events(session.step)
+        processes = self.accelerator.num_processes
+        plan = state_plan(self.config, bundle, dataset, session.targets, session.adapters, processes)
+        self.emit(Started(asdict(plan), session.step))
+        keeper.prompts = _prompts(self.config, dataset)
+        if self.accelerator.is_main_process:
+            keeper.write_base_previews()
+        done = train_steps(session, self.emit, keeper.is_due(stop), keeper.pause(stop))
+        if self.accelerator.is_main_process:
+            self._finish(keeper, done)
+        self.accelerator.wait_for_everyone()
+        if not done:
+            raise StoppedError(
+                f"stopped after step {session.step} of {self.config.train.steps}; everything is saved",
+                f"go on with --resume {self.run.path}",
+                stop.code or ExitCode.INTERRUPTED,
+            )
+
+    def _finish(self, keeper: Keeper, done: bool) -> None:
+        """Checkpoint first, then the file, its check and the pictures."""
+        keeper.save_checkpoint()
+        step = keeper.session.step
+        file = keeper.write_export(None if done else step)
+        keeper.verify_export(file)
+        if done:
+            keeper.write_before_after()
+        self.emit(Finished(step, self.run.relative(file), "done" if done else "stopped"))
+
+    def _note_failure(self, error: Exception) -> None:
+        """Keep the cause with the run: the message as an event, an unexpected one's traceback in ``train.log``."""
+        error.run_path = self.run.path  # type: ignore[attr-defined]
+        if isinstance(error, StoppedError) or not self.accelerator.is_main_process:
+            return
+        code = error.code if isinstance(error, TrainerError) else ExitCode.BUG
+        if not isinstance(error, TrainerError):
+            with self.run.log_file.open("a", encoding="utf-8") as log:
+                log.write("".join(traceback.format_exception(error)))
+        self.emit(Failed(int(code), str(error)))
+
+
+def _prompts(config: Config, dataset: Dataset) -> list[str]:
+    """The preview prompts, with the trigger word in place; some captions where none are given."""
+    given = list(config.preview.prompts) or list(dict.fromkeys(item.caption for item in dataset.items))[:PROMPTS]
+    return [prompt.replace("{trigger}", config.data.trigger) for prompt in given]
+
+
+def _provenance(config: Config, bundle: Bundle, dataset: Dataset) -> Provenance:
+    tags = Counter(tag.strip() for item in dataset.items for tag in item.caption.split(",") if tag.strip())
+    return Provenance(
+        config=config,
+        family=bundle.file_family,
+        base_name=bundle.path.name,
+        base_hash=bundle.fingerprint("unet", "vae", *bundle.text_encoders),
+        prediction_type=bundle.schedule.objective,
+        picture_hashes={item.path.name: item.sha256 for item in dataset.items},
+        buckets=dataset.report.buckets,
+        tag_frequency=tags,
+    )
