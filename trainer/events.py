@@ -64,7 +64,7 @@ class Warned(Event):
 
 @dataclass(frozen=True)
 class Verified(Event):
-    """A reader loaded the exported file back; ``error`` is the largest relative error of the change, None if it cannot read it."""
+    """A reader loaded the exported file back; ``error`` is the change's largest relative error, None if it cannot read it."""
 
     reader: str
     layers: int

@@ -137,7 +137,7 @@ class Meter:
             if not math.isfinite(loss):
                 raise NonFiniteError(
                     f"the loss of step {step} is {loss}",
-                    "lower optimizer.lr, use train.precision = 'bf16' or 'fp32', or lower adapter.alpha; then resume or start again",
+                    "lower optimizer.lr, use train.precision = 'bf16' or 'fp32', or lower adapter.alpha; then start again",
                     "No damaged weights were saved: the last checkpoint is from before.",
                 )
             self.emit(Step(step, loss, lr, norm, rate))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,11 +11,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from morelora import atomic
-from trainer import settings
+from trainer import presets, settings
 from trainer.config import Config
 from trainer.data import Cache, Dataset, scan
-from trainer.errors import ExitCode, StoppedError, TrainerError
-from trainer.events import Event, Failed, Finished, Started, Warned
+from trainer.errors import ExitCode, StoppedError
+from trainer.events import Event, Finished, Started, Warned
 from trainer.keeper import Keeper
 from trainer.loop import train_steps
 from trainer.metadata import Provenance
@@ -64,8 +63,8 @@ def resume(run_dir: Path, *, listener: Listener) -> Path:
         TrainerError: as ``train``; ``InputError`` where settings or pictures are no longer those of the run.
     """
     run = RunDir.open(run_dir)
-    text = run.config_file.read_text(encoding="utf-8")
-    config = settings.parse(settings.read_toml(text, str(run.config_file)), str(run.config_file))
+    source = str(run.config_file)
+    config = settings.parse(presets.read_toml(presets.read_text(run.config_file), source), source)
     accelerator = build_accelerator(config)
     if accelerator.is_main_process:
         run.lock()
@@ -108,13 +107,13 @@ class _Run:
             self.listener(event)
 
     def go(self, bundle: Bundle, dataset: Dataset) -> Path:
-        """Train, and keep account of how it ended."""
+        """Train from the newest checkpoint, or from the start."""
         try:
             with StopRequests(self.run) as stop:
                 self._train(bundle, dataset, stop)
             return self.run.path
         except Exception as error:
-            self._note_failure(error)
+            error.run_path = self.run.path  # type: ignore[attr-defined]  # so that whoever reports it knows the folder
             raise
         finally:
             if self.accelerator.is_main_process:
@@ -153,17 +152,6 @@ class _Run:
         if done:
             keeper.write_before_after()
         self.emit(Finished(step, self.run.relative(file), "done" if done else "stopped"))
-
-    def _note_failure(self, error: Exception) -> None:
-        """Keep the cause with the run: the message as an event, an unexpected one's traceback in ``train.log``."""
-        error.run_path = self.run.path  # type: ignore[attr-defined]
-        if isinstance(error, StoppedError) or not self.accelerator.is_main_process:
-            return
-        code = error.code if isinstance(error, TrainerError) else ExitCode.BUG
-        if not isinstance(error, TrainerError):
-            with self.run.log_file.open("a", encoding="utf-8") as log:
-                log.write("".join(traceback.format_exception(error)))
-        self.emit(Failed(int(code), str(error)))
 
 
 def _prompts(config: Config, dataset: Dataset) -> list[str]:

@@ -1,6 +1,7 @@
 """The noise schedule of a discrete diffusion model and its two objectives.
 
-``x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise`` with ``a_t`` the cumulative product of ``1 - beta``; shapes ``(B, C, h, w)``, ``t (B,)``.
+``x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise`` with ``a_t`` the cumulative product of ``1 - beta``;
+shapes ``(B, C, h, w)``, ``t (B,)``.
 Sources: DDPM arXiv 2006.11239; velocity: arXiv 2202.00512.
 """
 

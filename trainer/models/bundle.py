@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from trainer.diffusion.schedule import Schedule
@@ -20,12 +19,12 @@ class Bundle(ABC):
     family: ClassVar[str]
     """Name of the family: decides file keys and metadata."""
 
-    def __init__(self, path: Path, pipeline: DiffusionPipeline, schedule: Schedule) -> None:
+    def __init__(self, path: Path, pipeline: Any, schedule: Schedule) -> None:
         self.path = path
         self.pipeline = pipeline
         self.schedule = schedule
-        self.unet: nn.Module = pipeline.unet.requires_grad_(False)
-        self.vae: nn.Module = pipeline.vae.requires_grad_(False).float()
+        self.unet: Any = pipeline.unet.requires_grad_(False)
+        self.vae: Any = pipeline.vae.requires_grad_(False).float()
         self.device = torch.device("cpu")
         for encoder in self.text_encoders.values():
             encoder.requires_grad_(False)
