@@ -13,12 +13,11 @@ Source      DoRA arXiv 2402.09353.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from morelora import ways
 from morelora.adapter import Adapter, Factored, Tensors
 from morelora.errors import AdapterError
 from morelora.factors import added_squares
@@ -35,9 +34,8 @@ class WeightDecomposed(Adapter):
             raise AdapterError("weight decomposition along the input axis is not defined for a convolution with groups")
         self.inner = inner
         self.axis = axis
-        squares = self._sum(_precise(weight.detach()).square())
-        self.register_buffer("squares", squares, persistent=False)
-        self.magnitude = nn.Parameter(squares.sqrt())
+        self._known: tuple[Any, ...] = ()
+        self.magnitude = nn.Parameter(self._squares(weight).sqrt())
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -55,22 +53,31 @@ class WeightDecomposed(Adapter):
         return vector.view(*lead, *(1 for _ in self.site.kernel or ()))
 
     @torch.no_grad()
-    def _squared_norms(self, weight: Tensor, squares: Tensor) -> Tensor:
-        """``||W + D||^2`` along the axis; ``squares`` are those of ``W``."""
+    def _squares(self, weight: Tensor) -> Tensor:
+        """``||W||^2`` along the axis, kept for as long as the same parameter is asked for and stays unchanged."""
+        if not isinstance(weight, nn.Parameter) or weight.is_inference():
+            return self._sum(_precise(weight).square())
+        state = (weight._version, weight.device, weight.dtype)
+        if not self._known or self._known[0] is not weight or self._known[1] != state:
+            self._known = (weight, state, self._sum(_precise(weight).square()))
+        return self._known[2]
+
+    @torch.no_grad()
+    def _squared_norms(self, weight: Tensor) -> Tensor:
+        """``||W + D||^2`` along the axis."""
         factors = self.inner.factors()
         if factors is None:
             return self._sum(_precise(weight + self.inner.delta(weight)).square())
-        up, down = _precise(factors[0]), _precise(factors[1])
+        up, down, flat = _precise(factors[0]), _precise(factors[1]), weight.flatten(1)
         if self.axis == "output":
-            return (squares + added_squares(weight.flatten(1).T, down.T, up.T)).clamp_min(0)
-        return (squares + added_squares(weight.flatten(1), up, down).view(self.site.n, -1).sum(1)).clamp_min(0)
+            added = added_squares(flat.T, down.T, up.T)
+        else:
+            added = added_squares(flat, up, down).view(self.site.n, -1).sum(1)
+        return (self._squares(weight) + added).clamp_min(0)
 
-    def gain(self, weight: Tensor, squares: Tensor | None = None) -> Tensor:
-        """``g``, one number for each feature of the axis; 1 where the weight is all zero.
-
-        ``squares``: the squared norms of ``weight`` along the axis, if they are known.
-        """
-        norms = self._squared_norms(weight, self._sum(_precise(weight).square()) if squares is None else squares).sqrt()
+    def gain(self, weight: Tensor) -> Tensor:
+        """``g``, one number for each feature of the axis; 1 where the weight is all zero."""
+        norms = self._squared_norms(weight).sqrt()
         return torch.where(norms > 0, self.magnitude / norms.clamp_min(torch.finfo(norms.dtype).tiny), 1.0)
 
     def delta(self, weight: Tensor) -> Tensor:
@@ -78,8 +85,7 @@ class WeightDecomposed(Adapter):
         return self._shape(self.gain(weight)) * (weight + self.inner.delta(weight)) - weight
 
     def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0) -> Tensor:
-        # Another adapter below may have changed its strength since: only a plain layer's weight is surely as it was.
-        gain = self.gain(base.weight, self.squares if ways.is_plain(base) else None).to(x.dtype)
+        gain = self.gain(base.weight).to(x.dtype)
         if self.axis == "output":
             y = self._scale_output(self.inner(x, base), gain, base.bias)
         elif isinstance(self.inner, Factored):
