@@ -12,7 +12,8 @@
 """
 
 from trainer.data.cache import Cache, PixelEncoder, TextEncoder
-from trainer.data.items import Dataset, Item, Report, scan
+from trainer.data.items import Dataset, Item, Report
 from trainer.data.loader import Batch, Dealing, Loader
+from trainer.data.scan import scan
 
 __all__ = ["Batch", "Cache", "Dataset", "Dealing", "Item", "Loader", "PixelEncoder", "Report", "TextEncoder", "scan"]

@@ -1,16 +1,33 @@
-"""Latents and text states on disk, each under a key of its content, its transform and its encoder."""
+"""Latents and text states on disk, each under a key of its content, its transform and its encoder.
+
+An edited pixel or caption, another bucket or another encoder has another key, so exactly that entry is made anew;
+a file that was only renamed or touched is found again. Each entry depends on its key alone, so by default entries are
+encoded one by one: in larger batches the last bits would depend on which other entries happened to be missing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
-from trainer.data.items import Dataset
+from trainer.data.buckets import Size
+from trainer.data.entries import Entries, Entry, key_of, sweep
+from trainer.data.images import decode, fit, to_tensor
+from trainer.data.items import Dataset, Item
+from trainer.data.problems import Unusable, shown
+from trainer.errors import ExitCode, InputError, NonFiniteError, StoppedError
 
 States = Tensor | tuple[Tensor, ...]
+Payload = TypeVar("Payload")
+
+TRANSFORM = "lanczos cover, centre crop, 1"
+"""Part of every latent's key: change it whenever ``images.decode`` or ``images.fit`` gives other pixels."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +51,38 @@ class TextEncoder:
     clip_skip: int
 
 
+@dataclass(frozen=True)
+class _Job(Generic[Payload]):
+    """An entry that is wanted. ``label`` names it to the user; only jobs of one ``shape`` are encoded together."""
+
+    key: str
+    label: str
+    shape: Size
+    payload: Payload
+
+
 class LatentStore:
     """Posterior mean and standard deviation of every item, upright and (where asked for) mirrored."""
 
+    def __init__(self, entries: Entries, keys: dict[tuple[int, bool], str]) -> None:
+        self._entries, self._keys = entries, keys
+
     def get(self, item: int, mirrored: bool) -> tuple[Tensor, Tensor]:
         """``(mean, std)`` of one item, each [C, h, w], float32."""
-        raise NotImplementedError
+        entry = self._entries.get(self._keys[item, mirrored])
+        return entry["mean"], entry["std"]
 
 
 class TextStore:
     """States of every text that was asked for."""
 
-    def get(self, text: str) -> States:
-        """States of one text, without a batch dimension."""
-        raise NotImplementedError
+    def __init__(self, entries: Entries, keys: dict[str, str]) -> None:
+        self._entries, self._keys = entries, keys
+
+    def batch(self, texts: Sequence[str]) -> States:
+        """States of the texts with the batch first, in the form that the encoder gave: a tensor or a tuple."""
+        found = [self._entries.get(self._keys[text]) for text in texts]
+        return _unpack({name: torch.stack([entry[name] for entry in found]) for name in found[0]})
 
 
 class Cache:
@@ -64,7 +99,9 @@ class Cache:
         should_stop: Callable[[], bool] = lambda: False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        raise NotImplementedError
+        self._folder = folder
+        self._notice, self._should_stop, self._progress = notice, should_stop, progress
+        sweep(folder)
 
     def latents(self, dataset: Dataset, encoder: PixelEncoder, flip: bool, batch_size: int = 1) -> LatentStore:
         """Every picture's posterior; only what the folder lacks is encoded.
@@ -72,8 +109,110 @@ class Cache:
         Raises ``NonFiniteError`` naming the picture, ``InputError`` where a picture changed since the scan,
         ``DiskError`` where an entry cannot be written, ``StoppedError`` where ``should_stop()``.
         """
-        raise NotImplementedError
+        keys, jobs = {}, []
+        for index, item in enumerate(dataset.items):
+            for mirrored in (False, True)[: 1 + flip]:
+                key = key_of(item.sha256, item.bucket, mirrored, TRANSFORM, encoder.fingerprint)
+                keys[index, mirrored] = key
+                jobs.append(_Job(key, f"the latents of {shown(item.path.name)}", item.bucket, (item, mirrored)))
+
+        def encode(wanted: Sequence[tuple[Item, bool]]) -> list[Entry]:
+            pixels = torch.stack([_pixels(item, mirrored, dataset.background) for item, mirrored in wanted])
+            mean, std = (part.float() for part in encoder.encode(pixels))
+            return [{"mean": _own(mean[row]), "std": _own(std[row])} for row in range(len(wanted))]
+
+        entries = Entries(self._folder, "latents")
+        self._fill(entries, jobs, encode, batch_size)
+        return LatentStore(entries, keys)
 
     def texts(self, texts: Sequence[str], encoder: TextEncoder, batch_size: int = 1) -> TextStore:
         """States of every text; only what the folder lacks is encoded. Raises as ``latents``."""
-        raise NotImplementedError
+        settings = (encoder.fingerprint, encoder.max_length, encoder.clip_skip)
+        keys = {text: key_of(text, *settings) for text in texts}
+        jobs = [_Job(key, f"the text states of {text!r}", (0, 0), text) for text, key in keys.items()]
+
+        def encode(wanted: Sequence[str]) -> list[Entry]:
+            states = encoder.encode(list(wanted))
+            return [_pack(states, row) for row in range(len(wanted))]
+
+        entries = Entries(self._folder, "text")
+        self._fill(entries, jobs, encode, batch_size)
+        return TextStore(entries, keys)
+
+    def _fill(
+        self,
+        entries: Entries,
+        jobs: Sequence[_Job[Payload]],
+        encode: Callable[[Sequence[Payload]], list[Entry]],
+        batch_size: int,
+    ) -> None:
+        """Encode and write each job that ``entries`` lacks."""
+        distinct = list({job.key: job for job in jobs}.values())
+        missing = [job for job in distinct if not self._is_there(entries, job)]
+        done = len(distinct) - len(missing)
+        self._progress(done, len(distinct))
+        for group in _batches(missing, batch_size):
+            self._go_on()
+            with torch.no_grad():
+                made = encode([job.payload for job in group])
+            for job, entry in zip(group, made, strict=True):
+                _check_finite(job.label, entry)
+                entries.put(job.key, entry)
+                done += 1
+                self._progress(done, len(distinct))
+
+    def _is_there(self, entries: Entries, job: _Job[Payload]) -> bool:
+        self._go_on()
+        try:
+            return entries.find(job.key) is not None
+        except ValueError as error:
+            self._notice(f"the cache file of {job.label} is damaged and made anew ({error})")
+            return False
+
+    def _go_on(self) -> None:
+        if self._should_stop():
+            what = "stopped while pictures and captions were encoded; finished entries are kept in the cache"
+            raise StoppedError(what, "start again: it goes on there", ExitCode.INTERRUPTED)
+
+
+def _batches(jobs: Sequence[_Job[Payload]], batch_size: int) -> Iterator[list[_Job[Payload]]]:
+    """Jobs in groups of one shape."""
+    for _, same in groupby(sorted(jobs, key=lambda job: job.shape), key=lambda job: job.shape):
+        group = list(same)
+        yield from (group[start : start + batch_size] for start in range(0, len(group), batch_size))
+
+
+def _pixels(item: Item, mirrored: bool, background: tuple[int, int, int]) -> Tensor:
+    """[3, H, W] in -1..1 at the item's bucket. Raises ``InputError`` where the file is no longer what was scanned."""
+    try:
+        decoded = decode(item.path, background)
+    except (Unusable, OSError) as error:
+        raise _changed(item) from error
+    if decoded.sha256 != item.sha256:
+        raise _changed(item)
+    return to_tensor(fit(decoded.pixels, item.bucket), mirrored)
+
+
+def _changed(item: Item) -> InputError:
+    return InputError(f"{item.path} changed while the run was starting", "start again, and leave the folder alone meanwhile")
+
+
+def _check_finite(label: str, entry: Entry) -> None:
+    if not all(torch.isfinite(tensor).all() for tensor in entry.values()):
+        fix = "hold the base model in fp32 (model.dtype = fp32), and check that its files are sound"
+        raise NonFiniteError(f"{label} are not finite (NaN or infinite)", fix, "No picture is lost; nothing was trained.")
+
+
+def _pack(states: States, row: int) -> Entry:
+    """One text's states as named tensors: ``states`` alone, or ``00``, ``01`` ... for a tuple."""
+    named = {"states": states} if isinstance(states, Tensor) else {f"{i:02d}": part for i, part in enumerate(states)}
+    return {name: _own(part[row]) for name, part in named.items()}
+
+
+def _own(part: Tensor) -> Tensor:
+    """A contiguous copy on the CPU, as a file wants it, that does not keep the whole batch alive."""
+    return part.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _unpack(entry: Entry) -> States:
+    return entry["states"] if "states" in entry else tuple(entry[name] for name in sorted(entry))

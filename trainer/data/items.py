@@ -1,15 +1,14 @@
-"""The training folder as items: which pictures, which captions, which buckets, and what the user should know."""
+"""The training data as values: items, and the report that the plan shows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.config import DataConfig
-
-Size = tuple[int, int]
-"""Width, height in pixels."""
+from trainer.data.buckets import Size
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class Item:
 
     @property
     def size(self) -> Size:
+        """Width, height."""
         return self.width, self.height
 
 
@@ -51,33 +51,25 @@ class Dataset:
     """The items, sorted by name, and what was noticed on the way."""
 
     items: tuple[Item, ...]
-    background: str
+    background: tuple[int, int, int]
+    """Colour under transparent pictures."""
     notes: tuple[str, ...]
 
     @property
     def report(self) -> Report:
-        raise NotImplementedError
+        """Counts and notes for the plan."""
+        captions = Counter(item.caption_source for item in self.items)
+        buckets = Counter(item.bucket for item in self.items)
+        named = {f"{width}x{height}": number for (width, height), number in sorted(buckets.items())}
+        return Report(len(self.items), dict(captions), named, dropped=0, notes=list(self.notes))
 
     @property
     def prompts(self) -> tuple[str, ...]:
         """Every distinct text that training can ask for: the empty one (caption dropout) and the captions."""
-        raise NotImplementedError
+        return tuple(dict.fromkeys(["", *(item.caption for item in self.items)]))
 
     @property
     def fingerprint(self) -> str:
         """sha256 over pictures, captions and buckets in order: equal for equal training data, wherever it lies."""
-        raise NotImplementedError
-
-
-def scan(
-    config: DataConfig,
-    factor: int = 8,
-    should_stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Dataset:
-    """Read, decode and check every picture and caption of ``config.images``.
-
-    ``factor`` is the VAE's reduction, which must divide ``config.bucket_step``; ``progress`` counts pictures.
-    Raises ``InputError`` for a folder, picture or caption that cannot be used, ``StoppedError`` when ``should_stop()``.
-    """
-    raise NotImplementedError
+        content = [(item.sha256, item.caption, item.bucket) for item in self.items]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()

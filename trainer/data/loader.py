@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from trainer.config import DataConfig, TrainConfig
+from trainer.data import buckets
+from trainer.data.buckets import Size
 from trainer.data.cache import LatentStore, States, TextStore
-from trainer.data.items import Dataset, Size
+from trainer.data.items import Dataset
+from trainer.data.order import Order, generator
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Batch:
     original_sizes: list[Size]
     """(width, height) before the resize."""
     crops: list[Size]
-    """(left, top) of the bucket in the resized picture, in pixels."""
+    """(left, top) of the bucket in the resized picture, in pixels; centred, so the same for a mirrored one."""
     target_size: Size
     """(width, height) of the bucket."""
     epoch: int
@@ -55,21 +60,45 @@ class Loader:
     """Deals out a dataset. Every item is seen exactly ``repeats`` times in an epoch; no batch mixes buckets."""
 
     def __init__(self, dataset: Dataset, latents: LatentStore, texts: TextStore | None, dealing: Dealing) -> None:
-        raise NotImplementedError
+        self._dataset, self._latents, self._texts, self._dealing = dataset, latents, texts, dealing
+        sizes = [item.bucket for item in dataset.items]
+        self._order = Order(sizes, dealing.batch_size, dealing.repeats, dealing.seed)
 
     @property
     def batches_per_epoch(self) -> int:
         """Batches of one epoch over all processes."""
-        raise NotImplementedError
+        return self._order.batches_per_epoch
 
     def __len__(self) -> int:
         """Micro steps that cover one epoch: ``batches_per_epoch / world``, rounded up."""
-        raise NotImplementedError
+        return -(-self.batches_per_epoch // self._dealing.world)
 
     def epochs(self, micro_steps: int) -> float:
         """Epochs that ``micro_steps`` of every process make together."""
-        raise NotImplementedError
+        return micro_steps * self._dealing.world / self.batches_per_epoch
 
     def batch(self, k: int) -> Batch:
         """The batch of micro step ``k`` (from 0) in this process: a pure function of seed, k, world and rank."""
-        raise NotImplementedError
+        number = k * self._dealing.world + self._dealing.rank
+        indices = self._order.batch(number)
+        draw = generator(self._dealing.seed, "batch", number)
+        mirrored = [draw.random() < self._dealing.flip / 2 for _ in indices]
+        items = [self._dataset.items[index] for index in indices]
+        captions = ["" if draw.random() < self._dealing.caption_dropout else item.caption for item in items]
+        return Batch(
+            latents=self._sample(indices, mirrored, draw.getrandbits(63)),
+            captions=captions,
+            text_states=None if self._texts is None else self._texts.batch(captions),
+            items=list(indices),
+            mirrored=mirrored,
+            original_sizes=[item.size for item in items],
+            crops=[buckets.crop_offset(item.size, item.bucket) for item in items],
+            target_size=items[0].bucket,
+            epoch=number // self.batches_per_epoch,
+        )
+
+    def _sample(self, indices: Sequence[int], mirrored: Sequence[bool], seed: int) -> Tensor:
+        """A draw from each picture's posterior: ``mean + std * eps``."""
+        pairs = [self._latents.get(index, flipped) for index, flipped in zip(indices, mirrored, strict=True)]
+        mean, std = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+        return mean + std * torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
