@@ -43,14 +43,14 @@ def load(name_or_path: str) -> Values:
     """
     file = Path(name_or_path)
     if file.suffix == ".toml":
-        return read_toml(_read(file), str(file))
+        return read_toml(read_text(file), str(file))
     shipped = {preset.name: preset.file for preset in list_presets()}
     if name_or_path not in shipped:
         near = difflib.get_close_matches(name_or_path, shipped, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]}?" if near else ""
         fix = f"choose from {', '.join(shipped)}, or give a file whose name ends in .toml"
         raise InputError(f"there is no preset {name_or_path!r}{hint}", fix)
-    values = read_toml(_read(shipped[name_or_path]), f"preset {name_or_path}")
+    values = read_toml(read_text(shipped[name_or_path]), f"preset {name_or_path}")
     for section, key in PATHS:
         if key in values.get(section, {}):
             values[section][key] = str(ROOT / values[section][key])
@@ -66,7 +66,8 @@ def read_toml(text: str, source: str) -> Values:
         raise InputError(f"{source} is not valid TOML: {error}", fix) from error
 
 
-def _read(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """A UTF-8 file's text. Raises ``InputError``."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -14,7 +14,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from morelora import atomic
 from trainer.errors import InputError, LockedError
 from trainer.events import Event
 
@@ -80,6 +79,16 @@ class RunDir:
                 f"another process is working in {self.path}", "wait for it, stop it, or start under another run.name"
             ) from error
 
+    def is_held(self) -> bool:
+        """Whether some process holds the folder now."""
+        if not Path(self._lock.lock_file).exists():
+            return False
+        try:
+            with self._lock.acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
     def unlock(self) -> None:
         self._lock.release()
 
@@ -112,6 +121,8 @@ class RunDir:
 
     def rewind_events(self, step: int) -> None:
         """Drop events after ``step``, which a resumed run will make again."""
+        from morelora import atomic  # here, so that the browser's process reads run folders without torch
+
         kept = [event for event in self.events() if event.get("step", 0) <= step]
         atomic.write_text(self.events_file, "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept))
 

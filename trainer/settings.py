@@ -11,9 +11,9 @@ from typing import Any
 import tomlkit
 from pydantic import BaseModel, ValidationError
 
-from trainer import presets
 from trainer.config import Config
 from trainer.errors import InputError
+from trainer.presets import read_text, read_toml
 from trainer.schema import OPTIONS, Setting, named, nearest, walk
 
 CLEAR = "none"
@@ -77,7 +77,7 @@ def put(values: Values, path: str, value: Any) -> None:
 
 def load(file: Path) -> Config:
     """The settings of a run folder's ``config.toml``, or of any other TOML file. Raises ``InputError``."""
-    return parse(presets.load(str(file)), str(file))
+    return parse(read_toml(read_text(file), str(file)), str(file))
 
 
 def to_values(config: Config, whole: bool = True) -> Values:
