@@ -67,11 +67,11 @@ def add_adapters(config: Config, bundle: Bundle) -> tuple[AdapterSet, list[Targe
 def build_loader(config: Config, bundle: Bundle, dataset: Dataset, cache: Cache, accelerator: Accelerator) -> Loader:
     """Encode what the cache lacks and deal out batches. Captions are encoded ahead only where the text encoder rests."""
     pixels = PixelEncoder(bundle.encode_pixels, bundle.fingerprint("vae"))
-    latents = cache.latents(dataset, pixels, flip=config.data.flip, batch_size=4)
+    latents = cache.latents(dataset, pixels, flip=config.data.flip)
     texts = None
     if not config.train.text_encoder:
         name = f"{bundle.fingerprint(*bundle.text_encoders)}-{config.model.dtype}"
-        texts = cache.texts(dataset.prompts, TextEncoder(bundle.encode_text_ahead, name, bundle.max_length, 0), batch_size=8)
+        texts = cache.texts(dataset.prompts, TextEncoder(bundle.encode_text_ahead, name, bundle.max_length, 0))
     dealing = Dealing.of(config.data, config.train, accelerator.num_processes, accelerator.process_index)
     return Loader(dataset, latents, texts, dealing)
 

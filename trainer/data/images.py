@@ -27,7 +27,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM
 
 # Pillow refuses only twice its limit and warns below it; ``_open`` refuses at the limit itself, before any decoding.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Its warnings about damaged metadata concern no pixel.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 ANIMATED = "animated"
 TRANSPARENT = "transparent"
@@ -46,6 +47,7 @@ _OTHER_CONTENT = (
     (0, b"PK\x03\x04", "is a ZIP archive: unpack it"),
     (4, b"ftyphei", "is HEIC, which is not read here: save it as PNG or JPEG"),
     (4, b"ftypmif1", "is HEIF, which is not read here: save it as PNG or JPEG"),
+    (4, b"ftypavi", "is AVIF, but damaged"),
     (4, b"ftyp", "is a film, not a picture"),
 )
 _NO_RANGE = "has {} pixels, whose black and white are not known: save it as 8-bit or 16-bit PNG"
@@ -158,7 +160,7 @@ def _narrow(image: Image.Image, image_format: str | None) -> Image.Image:
 
 def _to_srgb(image: Image.Image, remarks: set[str]) -> Image.Image:
     """RGB or RGBA in sRGB. A colour profile is applied; without one CMYK is converted by the plain formula."""
-    profile = image.info.get("icc_profile")
+    profile = None if image.mode == "LAB" else image.info.get("icc_profile")  # Lab says itself what its colours are
     if image.mode in ("PA", "LA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
     elif image.mode not in ("RGB", "RGBA", "CMYK", "L"):
