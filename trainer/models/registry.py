@@ -24,6 +24,12 @@ FAMILIES = {
 POCKET = Path(__file__).resolve().parents[2] / "assets" / "pocket"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PARTS = ("unet", "vae", "text_encoder")
+NEEDED = (
+    *((f"{part}/config.json",) for part in PARTS),
+    ("scheduler/scheduler_config.json",),
+    ("tokenizer/vocab.json", "tokenizer/tokenizer.json"),
+)
+"""Files of which a folder must have one each; diffusers alone would go on with an empty tokenizer."""
 
 
 def resolve_base(base: str) -> Path:
@@ -48,8 +54,11 @@ def resolve_base(base: str) -> Path:
     return path
 
 
-def check_weights(path: Path) -> None:
-    """Open every weight file's header. Raises ``InputError`` for missing, torn and pickled ones."""
+def check_files(path: Path) -> None:
+    """Look for every part and open every weight file's header. Raises ``InputError`` for missing, torn and pickled ones."""
+    for names in NEEDED:
+        if not any((path / name).is_file() for name in names):
+            raise InputError(f"{path} has no {' or '.join(names)}", "copy the whole model folder again")
     for part in PARTS:
         files = list((path / part).glob("*.safetensors"))
         if not files:
@@ -73,7 +82,7 @@ def load(config: ModelConfig) -> Bundle:
         raise InputError(f"{path / 'model_index.json'} is not JSON: {error}", "copy the model folder again") from error
     if kind not in FAMILIES:
         raise InputError(f"{path} is a {kind}, which is not supported", f"use a base of the form {', '.join(FAMILIES)}")
-    check_weights(path)
+    check_files(path)
     bundle, pipeline_class = FAMILIES[kind]
     _quiet()
     try:

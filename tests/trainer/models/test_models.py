@@ -1,0 +1,121 @@
+"""Loading a base, its conditions and latents against the parts of diffusers and transformers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tests.trainer import tiny
+
+from trainer.config import ModelConfig
+from trainer.errors import InputError
+from trainer.models import Bundle, load, resolve_base
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_base(tmp_path_factory.mktemp("base"), "v_prediction")
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path) -> Bundle:
+    return load(ModelConfig(base=str(folder)))
+
+
+def test_reads_what_the_configs_say(bundle):
+    assert bundle.schedule.objective == "v_prediction" and len(bundle.schedule) == 1000
+    torch.testing.assert_close(bundle.schedule.alphas_cumprod, bundle.pipeline.scheduler.alphas_cumprod)
+    assert bundle.pixel_factor == 8 and bundle.max_length == 16 and bundle.file_family == "sd1"
+    assert set(bundle.components(unet=True, text_encoder=True)) == {"unet", "text_encoder"}
+    assert set(bundle.components(unet=False, text_encoder=True)) == {"text_encoder"}
+
+
+def test_nothing_of_the_base_is_trainable(bundle):
+    parts = (bundle.unet, bundle.vae, *bundle.text_encoders.values())
+    assert not [p for part in parts for p in part.parameters() if p.requires_grad]
+
+
+def test_latents_are_scaled_posteriors_and_decode_inverts_the_scale(bundle):
+    pixels = torch.rand(2, 3, 64, 64) * 2 - 1
+    posterior = bundle.vae.encode(pixels).latent_dist
+    mean, std = bundle.encode_pixels(pixels)
+    torch.testing.assert_close(mean, posterior.mean * 0.18215)
+    torch.testing.assert_close(std, posterior.std * 0.18215)
+    decoded = bundle.decode_latents(mean)
+    expected = (bundle.vae.decode(posterior.mean).sample / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(decoded, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_text_condition_is_the_pipelines(bundle):
+    captions = ["fox", "my style, cat"]
+    expected, _ = bundle.pipeline.encode_prompt(captions, "cpu", 1, False)
+    torch.testing.assert_close(bundle.encode_text(captions), expected)
+
+
+def test_overflow_is_what_the_encoder_cannot_see(bundle):
+    assert bundle.overflow("my style, fox") == ""
+    assert bundle.overflow("fox " * 14 + "cat key") == "cat key"
+
+
+def test_fingerprint_follows_the_weights(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "elsewhere")
+    one, two = load(ModelConfig(base=str(folder))), load(ModelConfig(base=str(copy)))
+    assert one.fingerprint("unet") == two.fingerprint("unet") != one.fingerprint("vae")
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert two.fingerprint("unet") != one.fingerprint("unet")
+
+
+def break_index(folder: Path) -> None:
+    (folder / "model_index.json").write_text("{")
+
+
+def other_class(folder: Path) -> None:
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+
+
+def tear_weights(folder: Path) -> None:
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def only_pickle(folder: Path) -> None:
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    file.rename(file.with_suffix(".bin"))
+
+
+def no_tokenizer(folder: Path) -> None:
+    shutil.rmtree(folder / "tokenizer")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (break_index, "not JSON"),
+        (other_class, "FluxPipeline"),
+        (tear_weights, "damaged"),
+        (only_pickle, "pickle"),
+        (no_tokenizer, "tokenizer/vocab.json"),
+    ],
+)
+def test_a_broken_folder_is_refused_with_the_reason(folder, tmp_path, damage, message):
+    copy = shutil.copytree(folder, tmp_path / "base")
+    damage(copy)
+    with pytest.raises(InputError, match=message) as refused:
+        load(ModelConfig(base=str(copy)))
+    assert refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("none", "no such folder"), ("x.ckpt", "pickle"), ("empty", "model_index"), ("file", "is a file")]
+)
+def test_what_is_no_model_folder(tmp_path, name, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=message):
+        resolve_base(str(tmp_path / name))
