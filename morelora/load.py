@@ -87,9 +87,7 @@ def adapter_from(layer: nn.Module, tensors: Tensors) -> Adapter:
     return WeightDecomposed.around(adapter, layer.weight, tensors["dora_scale"])
 
 
-def _build(
-    contents: Mapping[str, Tensors], layers: Mapping[str, nn.Module]
-) -> tuple[dict[str, Adapter], list[str]]:
+def _build(contents: Mapping[str, Tensors], layers: Mapping[str, nn.Module]) -> tuple[dict[str, Adapter], list[str]]:
     """Adapters in the model's order, and what of the file could not be used, with the reason."""
     adapters, unread = {}, []
     for name, layer in layers.items():

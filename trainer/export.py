@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from morelora import AdapterSet
-from trainer.metadata import Provenance
+from morelora.errors import FormatError, NonFiniteTensorError
+from morelora.formats import FORMS
+from morelora.formats.container import write
+from morelora.formats.names import TEXT_ENCODERS
+from morelora.formats.precision import cast
+from morelora.weight_decompose import WeightDecomposed
+from trainer.config import ExportConfig
+from trainer.errors import DiskError, InputError, NonFiniteError
+from trainer.metadata import Provenance, metadata
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def export(adapters: AdapterSet, path: Path, provenance: Provenance) -> Path:
@@ -24,4 +38,61 @@ def export(adapters: AdapterSet, path: Path, provenance: Provenance) -> Path:
         InputError: the form cannot hold these adapters; the message names the way out.
         DiskError: the file cannot be written.
     """
-    raise NotImplementedError
+    settings = provenance.config.export
+    tensors = _encode(adapters, settings)
+    try:
+        write(path, tensors, metadata(adapters, provenance, path.stem))
+    except OSError as error:
+        raise DiskError(
+            f"{path} cannot be written: {error.strerror or error}",
+            fix="free space or mend the rights of the folder, then go on with --resume",
+            safe="The last checkpoint holds everything that was learnt.",
+        ) from error
+    return path
+
+
+def check(adapters: AdapterSet, settings: ExportConfig) -> list[str]:
+    """Whether the form can hold these adapters, asked before the training and not after it.
+
+    Returns:
+        What the user should know about the programs that will read the file; one sentence each.
+
+    Raises:
+        InputError: as ``export``.
+    """
+    _encode(adapters, settings)
+    return list(_consequences(adapters, settings))
+
+
+def _encode(adapters: AdapterSet, settings: ExportConfig) -> dict[str, Tensor]:
+    try:
+        return cast(FORMS[settings.format](adapters), DTYPES[settings.dtype])
+    except NonFiniteTensorError as error:
+        raise NonFiniteError(
+            f"the adapter file is not written: {error}",
+            fix="lower optimizer.lr and start again from an earlier checkpoint",
+            safe="Files written before are as they were.",
+        ) from error
+    except FormatError as error:
+        raise InputError(f"export.format = {settings.format!r} cannot hold this adapter: {error}") from error
+
+
+def _consequences(adapters: AdapterSet, settings: ExportConfig) -> Iterator[str]:
+    """See docs/formats.md, which has the table of programs."""
+    names = {adapter.name for _, adapter in adapters}
+    axes = {adapter.axis for _, adapter in adapters if isinstance(adapter, WeightDecomposed)}
+    if settings.format == "diffusers":
+        yield "export.format = 'diffusers': only diffusers pipelines and morelora read this file, web UIs do not"
+    if settings.format == "webui" and names != {"lora"}:
+        yield "diffusers' load_lora_weights refuses LoHa and LoKr files: export.format = 'lora' is for it, where it is exact"
+    if settings.format == "webui" and any(getattr(adapter.options, "tucker", False) for _, adapter in adapters):
+        yield "diffusers refuses Tucker factors: export.format = 'lora' folds them in"
+    if settings.format == "webui" and axes:
+        yield "diffusers drops the magnitudes of DoRA from a web-UI file: load it with morelora there"
+    if settings.format == "webui" and "output" in axes:
+        yield "web UIs misread DoRA along the output axis without an error: adapter.decompose_axis = 'input' is for them"
+    if settings.format == "webui" and axes and names != {"lora"}:
+        yield "InvokeAI refuses DoRA over LoHa or LoKr"
+    text = [name for name in adapters.layers if name.partition(".")[0] in TEXT_ENCODERS]
+    if settings.format != "diffusers" and text and not any(name.endswith("out_proj") for name in text):
+        yield "diffusers misreads a text encoder without out_proj adapters: leave no rule that takes them out"

@@ -8,25 +8,39 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from morelora import AdapterSet
+from morelora.adapter import RankOptions
 from morelora.errors import FormatError
-from morelora.formats.container import read_header
+from morelora.formats.container import read_metadata
+from morelora.formats.webui import common_alpha
 from morelora.weight_decompose import WeightDecomposed
+from trainer import settings
 from trainer.config import Config
+from trainer.errors import InputError
 
 Family = Literal["sd1", "sd2", "sdxl", "pocket"]
+RECIPE = "morelora"
 RECIPE_VERSION = 1
-PACKAGES = ("torch", "diffusers", "transformers", "morelora")
-PRIVATE = (("model", "base"), ("data", "images"), ("run", "output"))
-"""Settings that are local paths."""
+PACKAGES = ("morelora", "torch", "diffusers", "transformers")
+PRIVATE = (("data", "images"), ("run", "output"))
+"""Settings that are local paths and nothing else."""
+SS_VERSION = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "pocket": "morelora_pocket"}
+ARCHITECTURE = {
+    "sd1": "stable-diffusion-v1/lora",
+    "sd2": "stable-diffusion-v2-512/lora",
+    "sdxl": "stable-diffusion-xl-v1-base/lora",
+    "pocket": "morelora-pocket/lora",
+}
+IMPLEMENTATION = {"sdxl": "https://github.com/Stability-AI/generative-models"}
 
 
 @dataclass(frozen=True)
@@ -50,3 +64,152 @@ class Provenance:
     epochs: float = 0.0
     started_at: float = field(default_factory=time.time)
     """Seconds since the epoch."""
+
+
+def metadata(adapters: AdapterSet, provenance: Provenance, stem: str) -> dict[str, str]:
+    """All text entries of a file but the hash of its data, which ``formats.container.write`` adds.
+
+    Args:
+        adapters: what the file holds.
+        provenance: where it comes from.
+        stem: the file's name without its ending, under which web UIs list it.
+    """
+    entries = _modelspec(provenance, stem) | {RECIPE: json.dumps(recipe(provenance), ensure_ascii=False)}
+    if provenance.config.export.format != "diffusers":
+        entries |= _ss_base(provenance, stem) | _ss_network(adapters, provenance) | _ss_data(provenance)
+    return {key: value for key, value in entries.items() if value != ""}
+
+
+def recipe(provenance: Provenance) -> dict[str, Any]:
+    """Everything needed to train the same file again, as plain JSON values."""
+    return {
+        "recipe": RECIPE_VERSION,
+        "config": _publishable(provenance),
+        "family": provenance.family,
+        "base": {"name": _name(provenance.base_name), "sha256": provenance.base_hash},
+        "pictures": {_name(name): digest for name, digest in provenance.picture_hashes.items()},
+        "step": provenance.step,
+        "epochs": provenance.epochs,
+        "versions": versions(),
+    }
+
+
+def read_recipe(path: Path) -> Config:
+    """The settings that a file was trained with; left-out paths have their defaults.
+
+    Raises:
+        InputError: the file cannot be read, was not written by this program, or holds settings that no longer exist.
+    """
+    try:
+        text = read_metadata(path).get(RECIPE)
+    except FormatError as error:
+        raise InputError(str(error)) from error
+    if text is None:
+        raise InputError(f"{path} holds no recipe: it was not trained with MoreLoRA", "give a file that was, or a .toml")
+    try:
+        found = json.loads(text)
+        values = found["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: its recipe is damaged ({error})", "use the run's config.toml instead") from error
+    return settings.parse(values, f"the recipe of {path}")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of the packages that the numbers depend on; those that are not installed are left out."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _publishable(provenance: Provenance) -> dict[str, Any]:
+    """The settings without local paths; of the base model, only its name remains."""
+    config = provenance.config
+    values = settings.to_values(config)
+    if config.export.private_paths:
+        return values
+    values = {section: dict(fields) if isinstance(fields, Mapping) else fields for section, fields in values.items()}
+    for section, key in PRIVATE:
+        values.get(section, {}).pop(key, None)
+    if "base" in values.get("model", {}):
+        values["model"]["base"] = _name(values["model"]["base"])
+    return values
+
+
+def _name(path: str) -> str:
+    """The last part of a path written on any system."""
+    return PureWindowsPath(PurePath(path).name).name or path
+
+
+def _modelspec(provenance: Provenance, stem: str) -> dict[str, str]:
+    config, family = provenance.config, provenance.family
+    width = config.data.resolution
+    architecture = ARCHITECTURE[family]
+    if family == "sd2" and provenance.prediction_type == "v_prediction":
+        architecture = "stable-diffusion-v2-768-v/lora"
+    return {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": architecture,
+        "modelspec.implementation": IMPLEMENTATION.get(family, "diffusers"),
+        "modelspec.title": stem,
+        "modelspec.resolution": f"{width}x{width}",
+        "modelspec.date": datetime.fromtimestamp(provenance.started_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "modelspec.prediction_type": "v" if provenance.prediction_type == "v_prediction" else "epsilon",
+        "modelspec.trigger_phrase": config.data.trigger,
+    }
+
+
+def _ss_base(provenance: Provenance, stem: str) -> dict[str, str]:
+    """What web UIs use to tell the family and to list the file."""
+    is_velocity = provenance.prediction_type == "v_prediction"
+    suffix = "_v" if provenance.family == "sd2" and is_velocity else ""
+    return {
+        "ss_base_model_version": SS_VERSION[provenance.family] + suffix,
+        "ss_v2": str(provenance.family == "sd2"),
+        "ss_output_name": stem,
+        "ss_sd_model_name": _name(provenance.base_name),
+        "ss_new_sd_model_hash": provenance.base_hash,
+    }
+
+
+def _ss_network(adapters: AdapterSet, provenance: Provenance) -> dict[str, str]:
+    names = Counter(adapter.name for _, adapter in adapters)
+    decomposed = next((adapter for _, adapter in adapters if isinstance(adapter, WeightDecomposed)), None)
+    is_plain = provenance.config.export.format == "lora" or (set(names) == {"lora"} and decomposed is None)
+    ranks = {adapter.options.rank for _, adapter in adapters if isinstance(adapter.options, RankOptions)}
+    arguments: dict[str, Any] = {} if is_plain else {"algo": names.most_common(1)[0][0]}
+    if decomposed is not None:
+        arguments |= {"dora_wd": True, "wd_on_output": decomposed.axis == "output"}
+    return {
+        "ss_network_module": "networks.lora" if is_plain else "lycoris.kohya",
+        "ss_network_dim": str(*ranks) if len(ranks) == 1 else "Dynamic",
+        "ss_network_alpha": f"{common_alpha(adapters):g}",
+        "ss_network_args": json.dumps(arguments),
+    }
+
+
+def _ss_data(provenance: Provenance) -> dict[str, str]:
+    config = provenance.config
+    pictures = len(provenance.picture_hashes)
+    folder = _name(config.data.images) or "pictures"
+    buckets = [
+        {"resolution": [int(side) for side in reversed(bucket.split("x"))], "count": count}
+        for bucket, count in provenance.buckets.items()
+    ]
+    return {
+        "ss_resolution": f"({config.data.resolution}, {config.data.resolution})",
+        "ss_num_train_images": str(pictures * config.data.repeats),
+        "ss_dataset_dirs": json.dumps({folder: {"n_repeats": config.data.repeats, "img_count": pictures}}),
+        "ss_bucket_info": json.dumps({"buckets": {str(index): bucket for index, bucket in enumerate(buckets)}}),
+        "ss_tag_frequency": json.dumps({folder: dict(provenance.tag_frequency)}, ensure_ascii=False),
+        "ss_steps": str(provenance.step),
+        "ss_epoch": f"{provenance.epochs:g}",
+        "ss_learning_rate": f"{config.optimizer.lr:g}",
+        "ss_optimizer": config.optimizer.name,
+        "ss_seed": str(config.train.seed),
+        "ss_training_started_at": f"{provenance.started_at:.3f}",
+    }

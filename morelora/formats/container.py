@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from morelora import atomic
@@ -103,7 +103,9 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     """
     tensors = dict(tensors)
     entries = {**metadata, HASH_KEY: _hash_after_header(save(tensors))}
-    atomic.write_file(Path(path), lambda temporary: save_file(tensors, temporary, entries))
+    content = save(tensors, entries)
+    # safetensors' own save_file hides a full disk behind an error class that is no OSError.
+    atomic.write_file(Path(path), lambda temporary: temporary.write_bytes(content) and None)
 
 
 def data_hash(path: Path) -> str:

@@ -32,12 +32,13 @@ def cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
     Raises:
         NonFiniteTensorError: a tensor is NaN or infinite, before the cast or after it; the message names it.
     """
+    tensors = {key: tensor.detach() for key, tensor in tensors.items()}
     if dtype == torch.float16:
         tensors = _balanced(tensors)
     out = {}
     for key, tensor in tensors.items():
         own = torch.float32 if key.endswith(KEPT_IN_FLOAT32) else dtype
-        out[key] = tensor.detach().to("cpu", own, copy=True).contiguous()
+        out[key] = tensor.to("cpu", own, copy=True).contiguous()
         if not torch.isfinite(out[key]).all():
             was_finite = bool(torch.isfinite(tensor).all())
             reason = f"is too large for {own}: choose bf16 or fp32" if was_finite else "holds NaN or infinite values"
