@@ -49,7 +49,8 @@ def report() -> str:
 
 def device_line() -> str:
     """The device that a run would train on."""
-    cores = f"{usable_cores()} CPU cores"
+    count = usable_cores()
+    cores = f"{count} CPU core{'s' * (count != 1)}"
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
         more = f" and {torch.cuda.device_count() - 1} more" if torch.cuda.device_count() > 1 else ""

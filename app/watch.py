@@ -1,0 +1,102 @@
+"""A run folder's events as what a page shows. Reads only, so any number of pages may look at one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainer.run import RunDir
+
+MOST_POINTS = 300
+"""Points of a curve at most; more only slow the page."""
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class View:
+    """What is known of a run now. ``state``: none, starting, running, done, stopped, failed or interrupted."""
+
+    state: str
+    message: str = ""
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    seconds_left: float | None = None
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    preview_step: int | None = None
+    previews: tuple[Path, ...] = ()
+    before_after: Path | None = None
+    file: Path | None = None
+    checks: tuple[str, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        return self.state not in ("starting", "running")
+
+
+def look(run: RunDir) -> View:
+    """The run as its folder shows it now."""
+    events = run.events()
+    plan = (last(events, "Started") or {}).get("plan", {})
+    steps = [event for event in events if event["event"] == "Step"]
+    now = steps[-1] if steps else {}
+    preview = last(events, "Preview")
+    state, message = state_of(events, run.is_held())
+    finished = last(events, "Finished") if state in ("done", "stopped") else None
+    total = int(plan.get("steps", 0))
+    return View(
+        state=state,
+        message=message,
+        step=int(now.get("step", 0)),
+        steps=total,
+        loss=now.get("loss"),
+        seconds_left=(total - now["step"]) / now["rate"] if now.get("rate") else None,
+        losses=smooth([(event["step"], event["loss"]) for event in steps]),
+        plan=plan,
+        preview_step=preview["step"] if preview else None,
+        previews=tuple(existing(run, preview["files"])) if preview else (),
+        before_after=run.before_after if state == "done" and run.before_after.is_file() else None,
+        file=next(iter(existing(run, [finished["file"]])), None) if finished else None,
+        checks=tuple(check_text(event) for event in events if event["event"] == "Verified"),
+    )
+
+
+def state_of(events: Sequence[Event], held: bool) -> tuple[str, str]:
+    """The state and what there is to say of it, from the last event that decides it."""
+    deciding = [event for event in events if event["event"] in ("Started", "Finished", "Failed")]
+    if held or not deciding:
+        return ("running" if deciding else "starting"), ""
+    event = deciding[-1]
+    if event["event"] == "Failed":
+        return "failed", event["message"]
+    if event["event"] == "Finished":
+        return ("done" if event["reason"] == "done" else "stopped"), ""
+    return "interrupted", "The process ended without a word. Its checkpoints are whole: go on with --resume."
+
+
+def last(events: Sequence[Event], kind: str) -> Event | None:
+    """The newest event of a kind."""
+    return next((event for event in reversed(events) if event["event"] == kind), None)
+
+
+def existing(run: RunDir, names: Sequence[str]) -> list[Path]:
+    """Files named by an event that lie inside the run folder and exist."""
+    files = [(run.path / name).resolve() for name in names if name]
+    return [file for file in files if file.is_relative_to(run.path.resolve()) and file.is_file()]
+
+
+def smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Means of neighbouring points, at most ``MOST_POINTS`` of them: single losses jump too much to be read."""
+    width = max(5, -(-len(points) // MOST_POINTS)) if len(points) >= 20 else 1
+    groups = [points[i : i + width] for i in range(0, len(points), width)]
+    return [(group[-1][0], sum(loss for _, loss in group) / len(group)) for group in groups]
+
+
+def check_text(event: Event) -> str:
+    """A reader's verdict on the finished file."""
+    verdict = event["message"] if event["error"] is None else f"{event['layers']} layers, relative error {event['error']:.1e}"
+    return f"{event['reader']}: {verdict}"
