@@ -37,10 +37,10 @@ def check(resolution: int, step: int, factor: int) -> None:
 
 @lru_cache
 def regular(resolution: int, step: int) -> tuple[Size, ...]:
-    """All regular buckets: for each width the largest height and for each height the largest width, and the square."""
-    tall = set(_fitting((resolution * resolution, resolution * resolution), resolution, step))
-    square = resolution // step * step
-    return tuple(sorted(tall | {(height, width) for width, height in tall} | {(square, square)}))
+    """All regular buckets: for each width the largest height, for each height the largest width, and the square."""
+    area, square = resolution * resolution, resolution // step * step
+    tall = {(side, area // side // step * step) for side in range(step, 2 * resolution, step)} | {(square, square)}
+    return tuple(sorted({size for pair in tall for size in (pair, pair[::-1]) if _usual(size)}))
 
 
 def choose(size: Size, resolution: int, step: int, upscale: bool) -> Size:
@@ -70,7 +70,7 @@ def crop_box(size: Size, bucket: Size) -> tuple[float, float, float, float]:
     inner_width = min(float(width), height * bucket[0] / bucket[1])
     inner_height = min(float(height), width * bucket[1] / bucket[0])
     left, top = (width - inner_width) / 2, (height - inner_height) / 2
-    return left, top, left + inner_width, top + inner_height
+    return left, top, width - left, height - top
 
 
 def crop_offset(size: Size, bucket: Size) -> Size:
@@ -80,13 +80,18 @@ def crop_offset(size: Size, bucket: Size) -> Size:
     return round(left * scale), round(top * scale)
 
 
+def _usual(size: Size) -> bool:
+    """Within ``MAX_ASPECT``; a side of nothing is not. Within the area no side then reaches twice the resolution."""
+    return max(size) <= MAX_ASPECT * min(size)
+
+
 def _fitting(size: Size, resolution: int, step: int) -> Iterator[Size]:
     """For each width that fits into ``size`` the largest height that does, within area and aspect."""
     area = resolution * resolution
-    for width in range(step, min(size[0], area // step) + 1, step):
-        height = min(size[1], area // width, MAX_ASPECT * width) // step * step
-        if height and width <= MAX_ASPECT * height:
-            yield width, height
+    for width in range(step, min(size[0], 2 * resolution) + 1, step):
+        fitting = width, min(size[1], area // width, MAX_ASPECT * width) // step * step
+        if _usual(fitting):
+            yield fitting
 
 
 def _mismatch(size: Size, bucket: Size) -> Fraction:
