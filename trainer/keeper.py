@@ -110,6 +110,7 @@ class Keeper:
             "scaler": None if scaler is None else scaler.state_dict(),
             "settings": self._fixed_settings(),
             "pictures": session.dataset.fingerprint,
+            "machine": self._machine(),
         }
         path = checkpoint.save(self.run.checkpoints, held, self.config.checkpoint.keep)
         self.saved_step = session.step
@@ -127,6 +128,10 @@ class Keeper:
         if held is None:
             return
         self._refuse_changes(held.values)
+        if held.values["machine"] != self._machine():
+            then, now = held.values["machine"], self._machine()
+            differs = ", ".join(f"{key} {then[key]} then, {now[key]} now" for key in now if then[key] != now[key])
+            self.emit(Warned(f"not the machine of the checkpoint ({differs}): the run goes on, but not bit for bit the same"))
         session = self.session
         session.adapters.load_state(held.group("adapter"))
         unpack_optimizer(session.optimizer, held.group("optimizer"), held.values["optimizer"])
@@ -137,6 +142,16 @@ class Keeper:
             session.accelerator.scaler.load_state_dict(held.values["scaler"])
         session.step = self.saved_step = held.step
         rng.load_rng_state(held.group("rng"))
+
+    def _machine(self) -> dict[str, Any]:
+        """What the last bits of a result depend on, beside settings and pictures."""
+        accelerator = self.session.accelerator
+        return {
+            "torch": torch.__version__,
+            "device": accelerator.device.type,
+            "processes": accelerator.num_processes,
+            "threads": torch.get_num_threads() if accelerator.device.type == "cpu" else 0,
+        }
 
     def _schedule_state(self, last: int) -> dict[str, Any]:
         rates = [group["lr"] for group in self.session.optimizer.param_groups]

@@ -68,7 +68,8 @@ def _backward(session: Session) -> Tensor:
     total = torch.zeros((), device=session.accelerator.device)
     for i, batch in enumerate(batches):
         loss = losses(session, batch, session.step * count + i).sum() / pictures
-        session.accelerator.backward(loss)
+        if loss.requires_grad:  # module dropout may have skipped every adapter
+            session.accelerator.backward(loss)
         total += loss.detach()
     if session.accelerator.num_processes > 1:
         _average_gradients(session)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.trainer import tiny
 
+from tests.trainer import tiny
 from trainer import preview
 from trainer.config import ModelConfig, PreviewConfig
 from trainer.models import Bundle, load

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.trainer import tiny
 
+from tests.trainer import tiny
 from trainer.config import ModelConfig
 from trainer.errors import InputError
 from trainer.models import Bundle, load, resolve_base
