@@ -15,6 +15,7 @@ from rich.table import Table
 from trainer.events import Event, Failed, Finished, Preview, Saved, Started, Step, Verified, Warned
 from trainer.run import RunDir
 
+PLAIN_WIDTH = 120
 PLAIN_LINES = 20
 """About this many progress lines where the output is no terminal."""
 
@@ -27,6 +28,8 @@ class Console:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.out = rich.console.Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        if not self.out.is_terminal:
+            self.out.width = PLAIN_WIDTH
         self.progress: Progress | None = None
         self.task: TaskID | None = None
         self.plan: Mapping[str, Any] = {}

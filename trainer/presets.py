@@ -1,4 +1,4 @@
-"""Presets: TOML files that hold only what differs from the defaults. The first line is a comment, the title.
+"""Presets: TOML files of the settings that matter to them. The first line is a comment, the title.
 
 Imports no torch, so that the browser's process can list them.
 """

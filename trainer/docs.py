@@ -1,0 +1,82 @@
+"""``python -m trainer.docs`` writes docs/settings.md from the schema; a test holds it fresh."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from morelora import ALGORITHMS, Rule
+from trainer.config import Config
+from trainer.presets import ROOT
+from trainer.schema import Setting, walk
+
+FILE = ROOT / "docs" / "settings.md"
+
+HEAD = """# Settings
+
+Written by `python -m trainer.docs` from the schema (`trainer/config.py` and each algorithm's `Options`); do not edit by hand.
+
+A setting is given in a TOML file (`python3 launch.py --preset my.toml`), or on the command line with
+`--set section.name=value`, which wins. On the command line a word needs no quotes, a list is written as in TOML
+(`--set 'preview.prompts=["a fox", "a boat"]'`), and `none` empties a setting that is empty by default.
+An unknown name, a wrong value or a setting that would have no effect ends with exit code 2 and a message that names it.
+
+**Bold** settings are the basic ones."""
+
+RULES = """### Rules
+
+`[[adapter.rules]]` treats some layers otherwise. The first rule whose `match` is found in a layer's name
+(`unet.…`, `text_encoder.…`) wins; a rule that matches no layer is an error. Other keys of a rule are the algorithm's
+own options, such as `rank`.
+
+```toml
+[[adapter.rules]]
+match = "attn2\\\\.to_(k|v)$"
+rank = 16
+
+[[adapter.rules]]
+match = "^unet\\\\.mid_block"
+algorithm = "none"
+```
+"""
+
+
+def settings_page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for section, group in groupby(walk(), key=lambda setting: setting.section):
+        model = Config.model_fields[section].annotation
+        parts.append(f"## {section}\n\n{(model.__doc__ or '').strip()}" if model else f"## {section}")
+        found = list(group)
+        common = [setting for setting in found if set(setting.algorithms) in (set(), set(ALGORITHMS))]
+        own = [setting for setting in found if setting not in common]
+        parts.append(table(common))
+        if own:
+            parts.append("### Options of single algorithms\n\n" + table(own, algorithms=True))
+            parts.append(RULES + "\n" + table(list(walk(Rule))))
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def table(settings: list[Setting], algorithms: bool = False) -> str:
+    """A Markdown table, one row a setting."""
+    heads = ["setting", *["algorithms"] * algorithms, "default", "allowed", "what it does"]
+    rows = [heads, ["---"] * len(heads), *(_row(setting, algorithms) for setting in settings)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _row(setting: Setting, algorithms: bool) -> list[str]:
+    name = f"**`{setting.path}`**" if setting.level == "basic" else f"`{setting.path}`"
+    unit = f" ({setting.unit})" if setting.unit else ""
+    allowed = f"{setting.allowed}{unit}".replace("|", "\\|")
+    owners = [", ".join(setting.algorithms)] * algorithms
+    return [name, *owners, _default(setting), allowed, setting.help.replace("|", "\\|")]
+
+
+def _default(setting: Setting) -> str:
+    if setting.default is None or setting.default == () or setting.default == "":
+        return "empty"
+    text = str(setting.default).lower() if isinstance(setting.default, bool) else str(setting.default)
+    return f"`{text}`"
+
+
+if __name__ == "__main__":
+    FILE.write_text(settings_page(), encoding="utf-8")
