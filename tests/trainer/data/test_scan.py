@@ -133,8 +133,10 @@ def only_others(folder):
 def one_level_deeper(folder):
     for index in range(3):
         save(folder / "10_cat", f"{index}.png")
-    save(folder / "20_dog", "a.png")
-    return folder, ["4 found in folders below it (3 in 10_cat, 1 in 20_dog)", f"such as {folder / '10_cat'} (3 pictures)"]
+    save(folder / "20_dog" / "puppies", "a.png")
+    save(folder / "20_dog" / "puppies" / "too deep", "b.png")
+    save(folder / "20_dog" / ".thumbs", "c.png")
+    return folder, ["4 found in folders below it (3 in 10_cat, 1 in 20_dog/puppies)", f"such as {folder / '10_cat'} (3 pictures)"]
 
 
 def nothing_given(folder):
