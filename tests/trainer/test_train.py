@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -16,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer import tiny
-from trainer import settings
-from trainer.errors import ExitCode, InputError, LockedError, StoppedError
+from trainer import loop, settings
+from trainer.errors import ExitCode, InputError, LockedError, NonFiniteError, StoppedError
 from trainer.events import Event, Finished, Started, Step, Warned
 from trainer.run import RunDir
 from trainer.train import resume, train
@@ -157,6 +158,229 @@ def test_a_second_process_in_the_same_folder_is_refused(inputs, tmp_path):
 
 def test_an_existing_run_is_never_overwritten(inputs, tmp_path):
     assert [run(inputs, tmp_path, train__steps=1).name for _ in range(2)] == ["tiny", "tiny-2"]
+
+
+def losses(events: list[Event]) -> list[float]:
+    return [event.loss for event in events if isinstance(event, Step)]
+
+
+def test_gradient_checkpointing_computes_the_same(inputs, tmp_path):
+    plain: list[Event] = []
+    saving: list[Event] = []
+    run(inputs, tmp_path / "plain", plain.append)
+    run(inputs, tmp_path / "saving", saving.append, train__gradient_checkpointing=True)
+    assert losses(saving) == pytest.approx(losses(plain), rel=1e-4)
+    assert losses(plain)[0] != losses(plain)[-1]
+
+
+def test_bf16_trains_close_to_fp32_and_keeps_the_adapters_fp32(inputs, tmp_path):
+    full: list[Event] = []
+    half: list[Event] = []
+    run(inputs, tmp_path / "full", full.append)
+    path = run(inputs, tmp_path / "half", half.append, train__precision="bf16", export__dtype="fp32")
+    assert losses(half) == pytest.approx(losses(full), rel=0.03)
+    assert losses(half) != losses(full)
+    saved = load_file(path / "checkpoints" / "step-000006" / "tensors.safetensors")
+    assert {t.dtype for name, t in saved.items() if name.startswith("adapter/")} == {torch.float32}
+
+
+def test_cached_captions_give_the_same_losses_as_encoding_in_the_loop(inputs, tmp_path):
+    """With a text-encoder rate so small that nothing moves, the two ways must agree."""
+    cached: list[Event] = []
+    live: list[Event] = []
+    run(inputs, tmp_path / "cached", cached.append, train__text_encoder=False)
+    run(inputs, tmp_path / "live", live.append, optimizer__text_encoder_lr=1e-30)
+    assert losses(cached) == pytest.approx(losses(live), rel=1e-4)
+    parts = next(event for event in cached if isinstance(event, Started)).plan["trained"]
+    assert [part["component"] for part in parts] == ["unet"]
+
+
+def test_text_encoder_alone(inputs, tmp_path):
+    path = run(inputs, tmp_path, train__unet=False)
+    assert {name.partition("_text_model")[0] for name in load_file(path / "tiny.safetensors")} == {"lora_te"}
+
+
+def test_first_loss_is_the_closed_form(inputs, tmp_path):
+    """Step 1 has the base's own loss: recomputed from the pictures with diffusers' parts, weights and all."""
+    events: list[Event] = []
+    captured: list[tuple[torch.Tensor, ...]] = []
+    original = loop.squared_error
+
+    def spy(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        captured.append((prediction.detach().clone(), target.clone()))
+        return original(prediction, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "squared_error", spy)
+        run(inputs, tmp_path, events.append, train__accumulation=3, train__steps=1, data__repeats=1)
+    per_picture = torch.cat([((p - t) ** 2).flatten(1).mean(1) for p, t in captured])
+    assert len(captured) == 3
+    assert losses(events)[0] == pytest.approx(per_picture.mean().item(), rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(inputs, tmp_path):
+    real = loop.losses
+
+    def poisoned(session, batch, micro_step):  # noqa: ANN001, ANN202
+        found = real(session, batch, micro_step)
+        return found * float("nan") if session.step == 4 else found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "losses", poisoned)
+        with pytest.raises(NonFiniteError, match="step 5") as failed:
+            run(inputs, tmp_path, checkpoint__every=1)
+    assert failed.value.code == ExitCode.NON_FINITE and "optimizer.lr" in failed.value.fix
+    folder = tmp_path / "tiny"
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-000003", "step-000004"]
+    assert not list(folder.glob("*.safetensors"))
+    state = load_file(folder / "checkpoints" / "step-000004" / "tensors.safetensors")
+    assert all(bool(t.isfinite().all()) for t in state.values() if t.is_floating_point())
+
+
+def _through_the_door(arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    from trainer.cli import main
+
+    raise SystemExit(main(arguments))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_finish_the_step_save_export_and_can_be_resumed(inputs, tmp_path, number, code):
+    config = tmp_path / "long.toml"
+    values = tiny.values(*inputs, tmp_path / "out", train__steps=100_000, checkpoint__every=0)
+    config.write_text(settings.to_toml(settings.parse(values, "test")))
+    child = multiprocessing.get_context("forkserver").Process(target=_through_the_door, args=(["--preset", str(config)],))
+    child.start()
+    held = RunDir(tmp_path / "out" / "tiny")
+    deadline = time.monotonic() + 60
+    while not any(event["event"] == "Step" for event in held.events()):
+        assert child.is_alive() and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(child.pid, number)
+    child.join(60)
+    assert child.exitcode == code
+    last = held.events()[-1]
+    assert last["event"] == "Finished" and last["reason"] == "stopped"
+    assert (held.path / last["file"]).is_file()
+    assert (held.checkpoints / f"step-{last['step']:06d}").is_dir()
+
+
+def _go_on(path: str) -> None:
+    torch.set_num_threads(1)
+    resume(Path(path), listener=lambda event: None)
+
+
+def test_other_threads_are_told(inputs, tmp_path, monkeypatch):
+    done = run(inputs, tmp_path)
+    events: list[Event] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    resume(done, listener=events.append)
+    assert any("threads 1 then, 2 now" in event.message for event in events if isinstance(event, Warned))
+
+
+def losses(events: list[Event]) -> list[float]:
+    return [event.loss for event in events if isinstance(event, Step)]
+
+
+def test_gradient_checkpointing_computes_the_same(inputs, tmp_path):
+    plain: list[Event] = []
+    saving: list[Event] = []
+    run(inputs, tmp_path / "plain", plain.append)
+    run(inputs, tmp_path / "saving", saving.append, train__gradient_checkpointing=True)
+    assert losses(saving) == pytest.approx(losses(plain), rel=1e-4)
+    assert losses(plain)[0] != losses(plain)[-1]
+
+
+def test_bf16_trains_close_to_fp32_and_keeps_the_adapters_fp32(inputs, tmp_path):
+    full: list[Event] = []
+    half: list[Event] = []
+    run(inputs, tmp_path / "full", full.append)
+    path = run(inputs, tmp_path / "half", half.append, train__precision="bf16", export__dtype="fp32")
+    assert losses(half) == pytest.approx(losses(full), rel=0.03)
+    assert losses(half) != losses(full)
+    saved = load_file(path / "checkpoints" / "step-000006" / "tensors.safetensors")
+    assert {t.dtype for name, t in saved.items() if name.startswith("adapter/")} == {torch.float32}
+
+
+def test_cached_captions_give_the_same_losses_as_encoding_in_the_loop(inputs, tmp_path):
+    """With a text-encoder rate so small that nothing moves, the two ways must agree."""
+    cached: list[Event] = []
+    live: list[Event] = []
+    run(inputs, tmp_path / "cached", cached.append, train__text_encoder=False)
+    run(inputs, tmp_path / "live", live.append, optimizer__text_encoder_lr=1e-30)
+    assert losses(cached) == pytest.approx(losses(live), rel=1e-4)
+    parts = next(event for event in cached if isinstance(event, Started)).plan["trained"]
+    assert [part["component"] for part in parts] == ["unet"]
+
+
+def test_text_encoder_alone(inputs, tmp_path):
+    path = run(inputs, tmp_path, train__unet=False)
+    assert {name.partition("_text_model")[0] for name in load_file(path / "tiny.safetensors")} == {"lora_te"}
+
+
+def test_first_loss_is_the_closed_form(inputs, tmp_path):
+    """Step 1 has the base's own loss: recomputed from the pictures with diffusers' parts, weights and all."""
+    events: list[Event] = []
+    captured: list[tuple[torch.Tensor, ...]] = []
+    original = loop.squared_error
+
+    def spy(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        captured.append((prediction.detach().clone(), target.clone()))
+        return original(prediction, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "squared_error", spy)
+        run(inputs, tmp_path, events.append, train__accumulation=3, train__steps=1, data__repeats=1)
+    per_picture = torch.cat([((p - t) ** 2).flatten(1).mean(1) for p, t in captured])
+    assert len(captured) == 3
+    assert losses(events)[0] == pytest.approx(per_picture.mean().item(), rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(inputs, tmp_path):
+    real = loop.losses
+
+    def poisoned(session, batch, micro_step):  # noqa: ANN001, ANN202
+        found = real(session, batch, micro_step)
+        return found * float("nan") if session.step == 4 else found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "losses", poisoned)
+        with pytest.raises(NonFiniteError, match="step 5") as failed:
+            run(inputs, tmp_path, checkpoint__every=1)
+    assert failed.value.code == ExitCode.NON_FINITE and "optimizer.lr" in failed.value.fix
+    folder = tmp_path / "tiny"
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-000003", "step-000004"]
+    assert not list(folder.glob("*.safetensors"))
+    state = load_file(folder / "checkpoints" / "step-000004" / "tensors.safetensors")
+    assert all(bool(t.isfinite().all()) for t in state.values() if t.is_floating_point())
+
+
+def _through_the_door(arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    from trainer.cli import main
+
+    raise SystemExit(main(arguments))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_finish_the_step_save_export_and_can_be_resumed(inputs, tmp_path, number, code):
+    config = tmp_path / "long.toml"
+    values = tiny.values(*inputs, tmp_path / "out", train__steps=100_000, checkpoint__every=0)
+    config.write_text(settings.to_toml(settings.parse(values, "test")))
+    child = multiprocessing.get_context("forkserver").Process(target=_through_the_door, args=(["--preset", str(config)],))
+    child.start()
+    held = RunDir(tmp_path / "out" / "tiny")
+    deadline = time.monotonic() + 60
+    while not any(event["event"] == "Step" for event in held.events()):
+        assert child.is_alive() and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(child.pid, number)
+    child.join(60)
+    assert child.exitcode == code
+    last = held.events()[-1]
+    assert last["event"] == "Finished" and last["reason"] == "stopped"
+    assert (held.path / last["file"]).is_file()
+    assert (held.checkpoints / f"step-{last['step']:06d}").is_dir()
 
 
 def _go_on(path: str) -> None:
