@@ -150,11 +150,15 @@ def test_files_of_lycoris(tmp_path, settings, prefix):
     network.apply_to()
     randomise(network, size=0.3 if "loha" in settings["algo"] else 0.1)
     path = tmp_path / "x.safetensors"
-    save_file({key.replace("lycoris_", f"{prefix}_", 1): tensor.contiguous() for key, tensor in network.state_dict().items()}, path)
+    save_file(
+        {key.replace("lycoris_", f"{prefix}_", 1): tensor.contiguous() for key, tensor in network.state_dict().items()}, path
+    )
     check_same_picture(models, path, base, sd.picture(other))
 
 
-@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"use_dora": True}, {"rank_pattern": {"to_k": 2}, "alpha_pattern": {"to_q": 8}}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"use_rslora": True}, {"use_dora": True}, {"rank_pattern": {"to_k": 2}, "alpha_pattern": {"to_q": 8}}]
+)
 def test_files_of_diffusers_and_peft(tmp_path, settings):
     models = sd.small()
     base = sd.picture(models)
@@ -171,7 +175,9 @@ def test_files_of_diffusers_and_peft(tmp_path, settings):
     check_same_picture(models, tmp_path / "pytorch_lora_weights.safetensors", base, sd.picture(other))
 
 
-@pytest.mark.parametrize("style", ["attention processors", "old attention processors without unet.", "lora.up", "text model level missing", "lora_te1"])
+@pytest.mark.parametrize(
+    "style", ["attention processors", "old attention processors without unet.", "lora.up", "text model level missing", "lora_te1"]
+)
 def test_older_key_styles(tmp_path, style):
     """The same tensors under other names make the same change."""
     models, twins = sd.small(), sd.small()
@@ -220,7 +226,10 @@ KEY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
         (lambda t: t | {f"{KEY}.hada_w1_a": torch.ones(32, 2)}, "attn1.to_q: .*belong to lora and loha"),
         (lambda t: t | {f"{KEY}.lora_down.weight": torch.ones(4, 40)}, "attn1.to_q: lora_down.weight has shape .4, 40."),
         (lambda t: {k: v for k, v in t.items() if k != f"{KEY}.lora_up.weight"}, "attn1.to_q: lora_up.weight is missing"),
-        (lambda t: {k: v for k, v in t.items() if not k.startswith(KEY)} | {f"{KEY}.oft_blocks": torch.ones(2, 2, 2)}, "no known algorithm"),
+        (
+            lambda t: {k: v for k, v in t.items() if not k.startswith(KEY)} | {f"{KEY}.oft_blocks": torch.ones(2, 2, 2)},
+            "no known algorithm",
+        ),
         (lambda t: t | {f"{KEY}.dora_scale": torch.ones(7, 1)}, "attn1.to_q: dora_scale has shape .7, 1."),
     ],
 )

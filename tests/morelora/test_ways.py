@@ -41,7 +41,7 @@ def test_gradcheck(name: str, gained: bool, needs_x: bool) -> None:
     inputs = (x, up, down) if gain is None else (x, up, down, gain)
 
     def run(x: Tensor, up: Tensor, down: Tensor, gain: Tensor | None = None) -> Tensor:
-        return ways.low_rank(x, layer, site, (up, down), gain)
+        return ways.run(ways.LowRank(site), x, layer, (up, down), gain)
 
     assert torch.autograd.gradcheck(run, inputs)
 
@@ -55,7 +55,7 @@ def test_output_equals_the_operation_with_the_summed_weight(name: str, gained: b
     if gain is not None:
         changed = changed * gain.reshape(1, -1, *(1 for _ in site.kernel or ()))
     torch.testing.assert_close(
-        ways.low_rank(x, layer, site, (up, down), gain), operate(layer, x, changed), rtol=0, atol=1e-10
+        ways.run(ways.LowRank(site), x, layer, (up, down), gain), operate(layer, x, changed), rtol=0, atol=1e-10
     )
 
 

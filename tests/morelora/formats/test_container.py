@@ -114,7 +114,10 @@ def large_header(path):
         (lambda path: with_header(path, b"[" * 90000), "no readable safetensors header"),
         (lambda path: with_header(path, ["a"]), "no readable safetensors header"),
         (lambda path: with_header(path, {"a": 3}), "no readable safetensors header"),
-        (lambda path: with_header(path, {"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 4]}}, b"1234"), "cannot be read"),
+        (
+            lambda path: with_header(path, {"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 4]}}, b"1234"),
+            "cannot be read",
+        ),
         (lambda path: with_header(path, {"a": {"dtype": "X9", "shape": [1], "data_offsets": [0, 4]}}, b"1234"), "cannot be read"),
         (large_header, "more than 10000000 are not safe"),
         (many_tensors, "20001 tensors"),

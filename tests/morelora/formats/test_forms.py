@@ -82,7 +82,10 @@ def test_webui_form_gives_clients_our_weight(settings):
 
 
 @pytest.mark.parametrize("form", ["lora", "diffusers"])
-@pytest.mark.parametrize("case", ["lora", "locon with another rank on kernels", "rslora", "lora tucker", "loha", "loha tucker", "lokr", "lokr both split"])
+@pytest.mark.parametrize(
+    "case",
+    ["lora", "locon with another rank on kernels", "rslora", "lora tucker", "loha", "loha tucker", "lokr", "lokr both split"],
+)
 @torch.no_grad()
 def test_low_rank_forms_are_exact(form, case):
     models = sd.small()

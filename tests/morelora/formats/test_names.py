@@ -19,7 +19,9 @@ RESNET = ["conv1", "conv2", "time_emb_proj"]
 
 def golden_unet() -> set[str]:
     """The 278 keys of a full LoCon on SD 1.5, which every web UI knows."""
-    down_resnets = {f"down_blocks_{i}_resnets_{j}": RESNET + ["conv_shortcut"] * (j == 0 and i in (1, 2)) for i in range(4) for j in range(2)}
+    down_resnets = {
+        f"down_blocks_{i}_resnets_{j}": RESNET + ["conv_shortcut"] * (j == 0 and i in (1, 2)) for i in range(4) for j in range(2)
+    }
     up_resnets = {f"up_blocks_{i}_resnets_{j}": [*RESNET, "conv_shortcut"] for i in range(4) for j in range(3)}
     attentions = [f"down_blocks_{i}_attentions_{j}" for i in range(3) for j in range(2)]
     attentions += ["mid_block_attentions_0"] + [f"up_blocks_{i}_attentions_{j}" for i in range(1, 4) for j in range(3)]
@@ -54,7 +56,9 @@ def test_sdxl_has_ldm_names_and_two_text_encoders():
     assert kohya("unet.down_blocks.1.attentions.0.proj_in", sdxl=True) == "lora_unet_input_blocks_4_1_proj_in"
     assert kohya("unet.up_blocks.0.upsamplers.0.conv", sdxl=True) == "lora_unet_output_blocks_2_2_conv"
     assert kohya("text_encoder.encoder.layers.0.mlp.fc1", sdxl=True) == "lora_te1_text_model_encoder_layers_0_mlp_fc1"
-    assert kohya("text_encoder_2.text_model.encoder.layers.3.mlp.fc2", sdxl=True) == "lora_te2_text_model_encoder_layers_3_mlp_fc2"
+    assert (
+        kohya("text_encoder_2.text_model.encoder.layers.3.mlp.fc2", sdxl=True) == "lora_te2_text_model_encoder_layers_3_mlp_fc2"
+    )
 
 
 @pytest.mark.parametrize(

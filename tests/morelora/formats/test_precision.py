@@ -23,7 +23,10 @@ def test_small_factors_survive_float16():
     """1e-7 is below float16's smallest normal number by far: cast as it stands, the product would be 30 % off."""
     tensors = pair(1e-7, 3.0)
     plain = {key: tensor.half() for key, tensor in tensors.items()}
-    error = [float((product(found) - product(tensors)).norm() / product(tensors).norm()) for found in (plain, cast(tensors, torch.float16))]
+    error = [
+        float((product(found) - product(tensors)).norm() / product(tensors).norm())
+        for found in (plain, cast(tensors, torch.float16))
+    ]
     assert error[0] > 0.05
     assert error[1] < 4e-4
 
@@ -35,7 +38,11 @@ def test_float32_is_bit_for_bit():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_alpha_and_magnitudes_stay_float32(dtype):
-    tensors = pair(1, 1) | {"m.alpha": torch.tensor(0.1), "m.dora_scale": torch.tensor([[1.0001]]), "n.lora_magnitude_vector": torch.ones(3)}
+    tensors = pair(1, 1) | {
+        "m.alpha": torch.tensor(0.1),
+        "m.dora_scale": torch.tensor([[1.0001]]),
+        "n.lora_magnitude_vector": torch.ones(3),
+    }
     found = cast(tensors, dtype)
     assert {key for key, tensor in found.items() if tensor.dtype == dtype} == {"m.lora_up.weight", "m.lora_down.weight"}
     assert found["m.dora_scale"] == tensors["m.dora_scale"]
