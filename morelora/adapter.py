@@ -45,7 +45,7 @@ class RankOptions(Options):
     rs: bool = Field(False, description="Rank-stabilised scale (rsLoRA): alpha / sqrt(rank) instead of alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the adapter's branch, in training.")
     rank_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Chance that one rank is dropped for one picture, in training; the rest is scaled up."
+        0.0, ge=0, lt=1, description="Chance that one rank is dropped for one picture, in training; others are scaled up."
     )
 
     @property
@@ -77,14 +77,19 @@ class Adapter(nn.Module):
         """``W' - W``, of the weight's shape. ``weight`` is the frozen ``W``."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0) -> Tensor:
-        """The adapted layer's output, ``(W + strength * delta) x + b``. Default: one operation with the summed weight."""
-        weight = base.weight
-        changed = weight + (strength * self.delta(weight)).to(weight.dtype)
-        return self.site.apply(x, changed.to(x.dtype), base.bias)
+    def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
+        """The adapted layer's output, ``(W + strength * delta) (gain * x) + b``.
+
+        Args:
+            x: the layer's input.
+            base: the frozen layer.
+            strength: ``t``.
+            gain: ``(n,)``, the input scaling of weight decomposition.
+        """
+        raise NotImplementedError
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
-        """Exact ``up (m, R)`` and ``down (R, c)`` with ``delta = up @ down``, scale included; None where there are none."""
+        """Exact ``up (m, R)`` and ``down (R, c)`` with ``delta = up @ down``, scale included; None if there are none."""
         return None
 
     def tensors(self, alpha: float) -> Tensors:
@@ -113,44 +118,43 @@ class Adapter(nn.Module):
         return list(self.parameters())
 
 
-class Factored(Adapter):
-    """An adapter whose change is exactly ``up @ down``; a subclass defines ``factors``."""
+class RankAdapter(Adapter):
+    """An adapter that is applied by a way; a subclass sets ``way`` and defines ``parts``."""
 
     options: RankOptions
+    way: ways.Way
+
+    def parts(self, strength: float) -> tuple[Tensor, ...]:
+        """The factors that ``way`` takes, scale and strength included."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
+        chances = self.options.dropout, self.options.rank_dropout
+        if self.training and any(chances):
+            return ways.run_with_dropout(self.way, x, base, self.parts(strength), gain, chances)
+        return ways.run(self.way, x, base, self.parts(strength), gain)
+
+
+class Factored(RankAdapter):
+    """An adapter whose change is exactly ``up @ down``; a subclass defines ``factors``."""
+
+    def __init__(self, site: Site, options: RankOptions) -> None:
+        super().__init__(site, options)
+        self.way = ways.LowRank(site)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def parts(self, strength: float) -> tuple[Tensor, ...]:
+        up, down = self.factors()
+        return ways.scaled(up, strength), down
 
     def delta(self, weight: Tensor) -> Tensor:
         up, down = self.factors()
         return (up @ down).view(self.site.weight_shape)
 
-    def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
-        up, down = self.factors()
-        if self.training and (self.options.dropout or self.options.rank_dropout):
-            return self._with_dropout(x if gain is None else x * self.site.along_input(gain), base, (up, down))
-        return ways.low_rank(x, base, self.site, (up if strength == 1.0 else up * strength, down), gain)
-
-    def factors(self) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
-
     def norm(self) -> Tensor:
         return product_norm(*self.factors())
-
-    def _with_dropout(self, x: Tensor, base: nn.Module, factors: tuple[Tensor, Tensor]) -> Tensor:
-        """``base(x) + up (mask * (down drop(x))) / (1 - p)``: one mask over the ranks for each sample."""
-        dtype = ways.compute_dtype(x)
-        up, down = (factor.to(dtype) for factor in factors)
-        dropped = nn.functional.dropout(x, self.options.dropout).to(dtype)
-        hidden = self.site.apply(dropped, self.site.kernel_of(down))
-        return base(x) + self.site.mix(drop_ranks(hidden, self.options.rank_dropout, self.site.input_axis), up)
-
-
-def drop_ranks(hidden: Tensor, chance: float, axis: int) -> Tensor:
-    """Zero whole ranks of ``hidden`` along ``axis``, drawn for each sample of axis 0, and scale the rest by ``1/(1-p)``."""
-    if not chance:
-        return hidden
-    shape = [1] * hidden.dim()
-    shape[0], shape[axis] = hidden.shape[0], hidden.shape[axis]
-    keep = torch.rand(shape, device=hidden.device) >= chance
-    return hidden * keep.to(hidden.dtype) / (1 - chance)
 
 
 def need(tensors: Tensors, leaf: str, shape: tuple[int | None, ...]) -> Tensor:
@@ -160,9 +164,9 @@ def need(tensors: Tensors, leaf: str, shape: tuple[int | None, ...]) -> Tensor:
         AdapterError: it is missing or has another shape; the message names both shapes.
     """
     tensor = need_any(tensors, leaf)
-    fits = tensor.dim() == len(shape) and all(want in (None, have) for want, have in zip(shape, tensor.shape, strict=True))
-    if not fits:
-        raise AdapterError(f"{leaf} has shape {tuple(tensor.shape)}, but this layer needs {shape}".replace("None", "any"))
+    have = tuple(tensor.shape)
+    if len(have) != len(shape) or any(want not in (None, size) for want, size in zip(shape, have, strict=True)):
+        raise AdapterError(f"{leaf} has shape {have}, but this layer needs {shape}".replace("None", "any"))
     return tensor
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from morelora.adapter import Adapter, Factored, Tensors
+from morelora.adapter import Adapter, Tensors
 from morelora.errors import AdapterError
 from morelora.factors import added_squares
 
@@ -76,9 +76,9 @@ class WeightDecomposed(Adapter):
         return (self._squares(weight) + added).clamp_min(0)
 
     def gain(self, weight: Tensor) -> Tensor:
-        """``g``, one number for each feature of the axis; 1 where the weight is all zero."""
-        norms = self._squared_norms(weight).sqrt()
-        return torch.where(norms > 0, self.magnitude / norms.clamp_min(torch.finfo(norms.dtype).tiny), 1.0)
+        """``g``, one number for each feature of the axis; 0 where the weight is all zero."""
+        squares = self._squared_norms(weight)
+        return self.magnitude * squares.clamp_min(torch.finfo(squares.dtype).tiny).rsqrt()
 
     def delta(self, weight: Tensor) -> Tensor:
         weight = weight.to(self.magnitude.dtype)
@@ -88,10 +88,8 @@ class WeightDecomposed(Adapter):
         gain = self.gain(base.weight).to(x.dtype)
         if self.axis == "output":
             y = self._scale_output(self.inner(x, base), gain, base.bias)
-        elif isinstance(self.inner, Factored):
-            y = self.inner(x, base, gain=gain)
         else:
-            y = self.inner(x * self.site.along_input(gain), base)
+            y = self.inner(x, base, gain=gain)
         return y if strength == 1.0 else torch.lerp(base(x), y, strength)
 
     def _scale_output(self, y: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:

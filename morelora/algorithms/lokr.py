@@ -14,26 +14,23 @@ Sources     KronA arXiv 2212.10650; LyCORIS arXiv 2309.14859.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from morelora import ways
-from morelora.adapter import Adapter, RankOptions, Tensors, alpha_of, drop_ranks, need_any
+from morelora.adapter import RankAdapter, RankOptions, Tensors, alpha_of, need_any
 from morelora.errors import AdapterError
 from morelora.factors import divisors_near, kron, tucker_down, uniform
+from morelora.kronecker import Kronecker
 from morelora.site import Site
 
 
-class LoKr(Adapter):
+class LoKr(RankAdapter):
     """``W + s * kron(w1, w2)``; see the module's docstring."""
 
     name = "lokr"
     leaves = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w2", "lokr_w2_a"})
-    options: RankOptions
 
     class Options(RankOptions):
         """Settings of LoKr."""
@@ -47,6 +44,7 @@ class LoKr(Adapter):
     ) -> None:
         super().__init__(site, options)
         self.p, self.q = split or (divisors_near(site.m, options.factor)[0], divisors_near(site.n, options.factor)[0])
+        self.way = Kronecker(site, self.p, self.q)
         rank, rows, columns = options.rank, site.m // self.p, site.c // self.q
         low_rank = not options.full_matrix and rank < max(rows, site.n // self.q) / 2
         both = options.decompose_both and rank < max(self.p, self.q) / 2
@@ -68,7 +66,7 @@ class LoKr(Adapter):
     @property
     def small(self) -> Tensor:
         """``s * w1``, ``(p, q)``."""
-        return (self.w1 if self.w1 is not None else self.w1_a @ self.w1_b) * self.scale
+        return ways.scaled(self.w1 if self.w1 is not None else self.w1_a @ self.w1_b, self.scale)
 
     @property
     def block(self) -> Tensor:
@@ -89,40 +87,9 @@ class LoKr(Adapter):
             return kron(small, self.w2_a), kron(torch.eye(self.q).to(small), self.w2_b)
         return kron(torch.eye(self.p).to(small), self.w2_a), kron(small, self.w2_b)
 
-    def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0) -> Tensor:
-        if self.site.groups != 1:
-            return super().forward(x, base, strength)
-        dtype = ways.compute_dtype(x)
-        parts = [self.small * strength, *((self.w2,) if self.w2_a is None else (self.w2_b, self.w2_a))]
-        parts = [part.to(dtype) for part in parts]
-        if self.training and (self.options.dropout or self.options.rank_dropout):
-            dropped = nn.functional.dropout(x, self.options.dropout).to(dtype)
-            return base(x) + self._branch(dropped, *parts, rank_dropout=self.options.rank_dropout)
-        return base(x) + ways.keep_input(self._branch, x.to(dtype), *parts)
-
-    def _branch(self, x: Tensor, small: Tensor, block: Tensor, left: Tensor | None = None, rank_dropout: float = 0.0) -> Tensor:
-        """``kron(small, left @ block) x`` by reshape; without ``left`` the block is the whole ``w2``.
-
-        The features of ``x`` are split into ``(q, n/q)``. The block acts on the second part, ``small`` mixes the first
-        one; the narrower of the two orders is taken.
-        """
-        if self.site.is_conv:
-            return self._conv_branch(x, small, block, left, rank_dropout)
-        parts = x.unflatten(-1, (self.q, -1))
-        if left is None and self.q > self.p:
-            return F.linear(small @ parts, block).flatten(-2)
-        mixed = small @ F.linear(parts, block)
-        return (mixed if left is None else F.linear(drop_ranks(mixed, rank_dropout, -1), left)).flatten(-2)
-
-    def _conv_branch(self, x: Tensor, small: Tensor, block: Tensor, left: Tensor | None, rank_dropout: float) -> Tensor:
-        parts = x.unflatten(1, (self.q, -1)).flatten(0, 1)
-        site = replace(self.site, m=block.shape[0], n=self.site.n // self.q)
-        hidden = site.apply(parts, site.kernel_of(block)).unflatten(0, (x.shape[0], self.q))
-        mixed = (small @ hidden.flatten(2)).view(x.shape[0], self.p, *hidden.shape[2:])
-        if left is not None:
-            mixed = drop_ranks(mixed, rank_dropout, 2).flatten(0, 1)
-            mixed = F.conv2d(mixed, left[:, :, None, None]).unflatten(0, (x.shape[0], self.p))
-        return mixed.flatten(1, 2)
+    def parts(self, strength: float) -> tuple[Tensor, ...]:
+        small = ways.scaled(self.small, strength)
+        return (small, self.w2) if self.w2 is not None else (small, self.w2_a, self.w2_b)
 
     def tensors(self, alpha: float) -> Tensors:
         out = {f"lokr_{name}": parameter for name, parameter in self.named_parameters()}

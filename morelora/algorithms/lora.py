@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
+from morelora import ways
 from morelora.adapter import Factored, RankOptions, Tensors, alpha_of, need, need_any
 from morelora.errors import AdapterError
 from morelora.factors import tucker_down, uniform
@@ -44,7 +45,7 @@ class LoRA(Factored):
 
     def factors(self) -> tuple[Tensor, Tensor]:
         down = self.down if self.mid is None else tucker_down(self.mid, self.down)
-        return self.up * self.options.scale, down
+        return ways.scaled(self.up, self.options.scale), down
 
     def tensors(self, alpha: float) -> Tensors:
         kernel = self.site.kernel

@@ -158,7 +158,7 @@ def test_a_state_that_does_not_fit_is_refused_whole(models: dict[str, nn.Module]
 
 def test_deltas_and_max_norm_over_the_set(models: dict[str, nn.Module]) -> None:
     adapters = trained(models)
-    before = {name: delta for name, delta in adapters.deltas()}
+    before = dict(adapters.deltas())
     limit = sorted(delta.norm().item() for delta in before.values())[2] * 1.001
     adapters.limit_norm(limit)
     for name, delta in adapters.deltas():
