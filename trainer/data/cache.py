@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from trainer.data.buckets import Size
 from trainer.data.entries import Entries, Entry, key_of, sweep
-from trainer.data.images import decode, fit, to_tensor
+from trainer.data.images import Pixels, decode, fit, to_tensor
 from trainer.data.items import Dataset, Item
 from trainer.data.problems import Unusable, shown
 from trainer.errors import ExitCode, InputError, NonFiniteError, StoppedError
@@ -116,8 +117,11 @@ class Cache:
                 keys[index, mirrored] = key
                 jobs.append(_Job(key, f"the latents of {shown(item.path.name)}", item.bucket, (item, mirrored)))
 
+        # a picture and its mirror image follow each other: one decoding serves both
+        fitted = lru_cache(maxsize=1)(lambda item: _fitted(item, dataset.background))
+
         def encode(wanted: Sequence[tuple[Item, bool]]) -> list[Entry]:
-            pixels = torch.stack([_pixels(item, mirrored, dataset.background) for item, mirrored in wanted])
+            pixels = torch.stack([to_tensor(fitted(item), mirrored) for item, mirrored in wanted])
             mean, std = (part.float() for part in encoder.encode(pixels))
             return [{"mean": _own(mean[row]), "std": _own(std[row])} for row in range(len(wanted))]
 
@@ -182,15 +186,15 @@ def _batches(jobs: Sequence[_Job[Payload]], batch_size: int) -> Iterator[list[_J
         yield from (group[start : start + batch_size] for start in range(0, len(group), batch_size))
 
 
-def _pixels(item: Item, mirrored: bool, background: tuple[int, int, int]) -> Tensor:
-    """[3, H, W] in -1..1 at the item's bucket. Raises ``InputError`` where the file is no longer what was scanned."""
+def _fitted(item: Item, background: tuple[int, int, int]) -> Pixels:
+    """The picture at its bucket's size. Raises ``InputError`` where the file is no longer what was scanned."""
     try:
         decoded = decode(item.path, background)
     except (Unusable, OSError) as error:
         raise _changed(item) from error
     if decoded.sha256 != item.sha256:
         raise _changed(item)
-    return to_tensor(fit(decoded.pixels, item.bucket), mirrored)
+    return fit(decoded.pixels, item.bucket)
 
 
 def _changed(item: Item) -> InputError:

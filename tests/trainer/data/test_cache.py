@@ -45,6 +45,13 @@ def test_the_encoder_sees_the_picture_at_its_bucket_and_the_store_gives_back_wha
                 assert torch.equal(std, torch.full_like(mean, 0.1))
 
 
+def test_a_picture_is_decoded_once_for_itself_and_its_mirror_image(folder, tmp_path, monkeypatch):
+    decoded, dataset = [], scan(settings(folder))
+    monkeypatch.setattr("trainer.data.cache.decode", lambda path, colour: decoded.append(path.name) or decode(path, colour))
+    Cache(tmp_path / "cache").latents(dataset, CountingPixels().encoder, flip=True)
+    assert sorted(decoded) == ["a.png", "b.png", "c.png"]
+
+
 def test_nothing_is_encoded_twice(folder, tmp_path):
     assert encoded(folder, tmp_path / "cache") == 3
     assert encoded(folder, tmp_path / "cache") == 0
