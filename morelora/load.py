@@ -71,7 +71,7 @@ def components(pipe: Any) -> dict[str, nn.Module]:
     return found
 
 
-def adapter_from(layer: nn.Module, tensors: Tensors) -> Adapter:
+def adapter_from(layer: Any, tensors: Tensors) -> Adapter:
     """The adapter that a layer's tensors in a file describe; the algorithm is told by the leaf names.
 
     Raises:

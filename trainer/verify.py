@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -36,7 +36,7 @@ WRONG = 10
 """Our own reading beyond this many limits is no rounding: the file is wrong."""
 
 T = TypeVar("T")
-LayerOf = Callable[[str, nn.Module], nn.Module | None]
+LayerOf = Callable[[str, Any], Any]
 """Layer name and frozen float64 layer -> the layer as the reader makes it, in float64; None where it has no adapter."""
 
 
@@ -62,7 +62,7 @@ def verify(adapters: AdapterSet, path: Path, models: Mapping[str, nn.Module] | N
         for name in adapters.layers:
             _compare(name, adapters, trials)
     ours = trials[0]
-    limit = math.inf if ours.reason else _limit(path)
+    limit = math.inf if ours.reason else _limit(path, adapters)
     if ours.reason or ours.lost(adapters) or not ours.error <= WRONG * limit:
         raise TrainerError(
             f"{path} does not give back what was learnt: {OURS} {ours.message(adapters, limit)}",
@@ -148,7 +148,7 @@ def _place(site: Site, axis: int) -> _Place:
     output = -(-padding // site.stride[axis])
     start = output * site.stride[axis] - padding
     step = site.dilation[axis]
-    return _Place(start + step * (site.kernel[axis] - 1) + 1, start, step, output)
+    return _Place(start + step * ((site.kernel or (1, 1))[axis] - 1) + 1, start, step, output)
 
 
 def _compare(name: str, adapters: AdapterSet, trials: list[Trial]) -> None:
@@ -200,7 +200,7 @@ def twins(adapters: AdapterSet, models: Mapping[str, nn.Module]) -> dict[str, nn
     return {name: copy.deepcopy(model, memo).eval() for name, model in models.items()}
 
 
-def _wide(layer: nn.Module) -> nn.Module:
+def _wide(layer: Any) -> Any:
     """A float64 copy; on the CPU where the device has no float64."""
     device = layer.weight.device
     return copy.deepcopy(layer).eval().to(device if device.type == "cuda" else "cpu", torch.float64)
@@ -216,14 +216,20 @@ def _with_diffusers(models: dict[str, nn.Module], path: Path) -> LayerOf:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     others = {"vae": None, "tokenizer": None, "scheduler": None, "feature_extractor": None}
+    pipe: Any
     if is_sdxl(models):
         text = {"text_encoder": None, "text_encoder_2": None, "tokenizer_2": None}
-        pipe = StableDiffusionXLPipeline(**others | text | models)
+        pipe = StableDiffusionXLPipeline(**others | text | models, add_watermarker=False)
     else:
         pipe = StableDiffusionPipeline(**others | {"text_encoder": None} | models, safety_checker=None)
-    pipe.load_lora_weights(str(path.parent), weight_name=path.name, local_files_only=True)
+    try:
+        pipe.load_lora_weights(str(path.parent), weight_name=path.name, local_files_only=True)
+    except ValueError as error:
+        if "not been correctly renamed" not in str(error):
+            raise
+        raise CannotReadError("it reads plain LoRA only (export.format = 'lora', where that is exact)") from error
 
-    def layer_of(name: str, base: nn.Module) -> nn.Module | None:
+    def layer_of(name: str, base: Any) -> Any:
         component, _, inner = name.partition(".")
         layer = models[component].get_submodule(inner)
         return _wide(layer) if isinstance(layer, BaseTunerLayer) else None
@@ -241,7 +247,7 @@ def _with_lycoris(models: dict[str, nn.Module], path: Path) -> LayerOf:
         raise CannotReadError("it reads kohya's key names only")
     sdxl = is_sdxl(models)
 
-    def layer_of(name: str, base: nn.Module) -> nn.Module | None:
+    def layer_of(name: str, base: Any) -> Any:
         key = kohya(name, sdxl)
         _refuse_input_axis(tensors.get(f"{key}.dora_scale"), base)
         algorithm, parameters = get_module(tensors, key)
@@ -251,14 +257,16 @@ def _with_lycoris(models: dict[str, nn.Module], path: Path) -> LayerOf:
     return layer_of
 
 
-def _refuse_input_axis(dora_scale: Tensor | None, base: nn.Module) -> None:
+def _refuse_input_axis(dora_scale: Tensor | None, base: Any) -> None:
     if dora_scale is not None and dora_scale.shape[0] != base.weight.shape[0]:
         raise CannotReadError("it writes DoRA along the input axis, but has no way to load it")
 
 
-def _limit(path: Path) -> float:
-    """The limit of the file's coarsest precision."""
-    return max(LIMITS[tensor.dtype] for tensor in read(path)[0].values())
+def _limit(path: Path, adapters: AdapterSet) -> float:
+    """The limit of the coarsest precision: the file's, or the base's, to which diffusers rounds the adapters it loads."""
+    dtypes = {tensor.dtype for tensor in read(path)[0].values()}
+    dtypes |= {layer.base.weight.dtype for layer in adapters.layers.values()}
+    return max(LIMITS[dtype] for dtype in dtypes)
 
 
 @contextmanager

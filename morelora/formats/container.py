@@ -104,8 +104,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     tensors = dict(tensors)
     entries = {**metadata, HASH_KEY: _hash_after_header(save(tensors))}
     content = save(tensors, entries)
-    # safetensors' own save_file hides a full disk behind an error class that is no OSError.
-    atomic.write_file(Path(path), lambda temporary: temporary.write_bytes(content) and None)
+
+    def fill(temporary: Path) -> None:
+        # safetensors' own save_file hides a full disk behind an error class that is no OSError.
+        temporary.write_bytes(content)
+
+    atomic.write_file(Path(path), fill)
 
 
 def data_hash(path: Path) -> str:

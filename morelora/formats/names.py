@@ -97,6 +97,7 @@ def spellings(names: Iterable[str]) -> dict[str, str]:
 
 def _spellings_of(name: str, lone_upsamplers: set[str]) -> set[str]:
     component, _, path = name.partition(".")
+    prefixes: tuple[str, ...]
     if component == "unet":
         paths, prefixes = {path, ldm_path(path, lone_upsamplers)}, ("lora_unet", "lycoris")
         loose = {name, path}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from morelora import AdapterConfig, AdapterSet, inject, resolve
 
@@ -21,6 +21,30 @@ def sd15() -> dict[str, nn.Module]:
 def small() -> dict[str, nn.Module]:
     """Two levels, for speed: one with attention, one without."""
     return _models((32, 48), blocks=("CrossAttn", ""), per_block=1, text_layers=1)
+
+
+def sdxl() -> dict[str, nn.Module]:
+    """SDXL's topology with one transformer block where SDXL has up to ten."""
+    torch.manual_seed(5)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 48, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=80,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=88,
+    )
+    models = {
+        "unet": unet,
+        "text_encoder": CLIPTextModel(_text_config(1)),
+        "text_encoder_2": CLIPTextModelWithProjection(_text_config(2)),
+    }
+    return {name: model.eval() for name, model in models.items()}
 
 
 def _models(widths: tuple[int, ...], blocks: tuple[str, ...] | None, per_block: int, text_layers: int) -> dict[str, nn.Module]:

@@ -124,6 +124,13 @@ def test_one_alpha_in_the_whole_file(form):
     assert ranks == {2, 3, 4, 6}
 
 
+@pytest.mark.parametrize("settings", [SETTINGS["loha"], SETTINGS["lokr"]])
+def test_loha_and_lokr_have_a_scale_of_one(settings):
+    """LyCORIS' merge applies the scale twice: at 1 that does no harm."""
+    modules = by_module(FORMS["webui"](sd.trained(sd.small(), **settings)))
+    assert {float(leaves["alpha"]) for leaves in modules.values()} == {float(settings["rank"])}
+
+
 def test_shapes_follow_the_layer():
     tensors = FORMS["webui"](sd.trained(sd.small(), rank=4))
     shapes = {key.removeprefix("lora_unet_"): tuple(tensor.shape) for key, tensor in tensors.items()}
