@@ -1,0 +1,126 @@
+"""The server: who may reach it, what it refuses, and that it serves nothing but the runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app import main
+from trainer.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--host", "0.0.0.0"], ["--host 0.0.0.0", "--auth user:password"]),
+        (["--host", "192.168.1.5"], ["--host 192.168.1.5", "--auth"]),
+        (["--share"], ["--share", "--auth"]),
+        (["--auth", "anna"], ["user:password"]),
+        (["--auth", ":secret"], ["user:password"]),
+        (["--auth", "anna:"], ["user:password"]),
+        (["--port", "many"], ["--port"]),
+        (["--preset", "x"], ["--preset"]),
+        (["--host", "203.0.113.7", "--auth", "a:b"], ["203.0.113.7", "cannot be listened on"]),
+    ],
+)
+def test_what_is_refused_ends_with_exit_code_2_and_a_fix(capsys, argv, words):
+    assert main.main(argv) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("Error: ") and all(word in shown for word in words)
+
+
+def test_loopback_is_the_default_and_needs_no_password():
+    options = main.parse([])
+    assert (options.host, options.port, options.auth, options.share) == ("127.0.0.1", 7860, None, False)
+    assert main.parse(["--host", "0.0.0.0", "--auth", "a:b:c"]).auth == ("a", "b:c")
+
+
+def test_a_taken_port_gives_the_next_one():
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        taken = holder.getsockname()[1]
+        assert taken < main.free_port("127.0.0.1", taken) <= taken + 20
+
+
+def test_no_port_at_all_is_told(monkeypatch):
+    monkeypatch.setattr(main, "PORTS_TRIED", 1)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        with pytest.raises(InputError, match="taken"):
+            main.free_port("127.0.0.1", holder.getsockname()[1])
+
+
+def test_allowed_hosts():
+    assert main.allowed_hosts("127.0.0.1", False) == ["127.0.0.1", "localhost", "127.0.0.1"]
+    assert main.allowed_hosts("192.168.1.5", False)[-1] == "192.168.1.5"
+    everywhere = main.allowed_hosts("0.0.0.0", True)
+    assert "0.0.0.0" not in everywhere and "*" not in everywhere
+    assert {"127.0.0.1", "localhost", socket.gethostname(), "*.gradio.live"} <= set(everywhere)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A running server over a folder of runs; gives its address and the folder."""
+    before = Path.cwd()
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "secret.txt").write_text("secret")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "open.txt").write_text("open")
+    (folder / "runs" / "link.txt").symlink_to(folder / "secret.txt")
+    page, settings = main.prepare(main.parse([]), folder / "runs")
+    assert settings["max_file_size"] == "200mb"
+    settings["max_file_size"] = "2mb"
+    state = Path.cwd().parent
+    (state / "logs" / "child.log").write_text("secret")
+    port = main.free_port("127.0.0.1", 7900)
+    page.launch(server_port=port, prevent_thread_lock=True, **settings)
+    yield f"http://127.0.0.1:{port}", folder
+    page.close()
+    os.chdir(before)
+
+
+def test_a_foreign_host_name_is_refused(server):
+    address, _ = server
+    assert httpx.get(address).status_code == 200
+    assert httpx.get(address, headers={"Host": "evil.example"}).status_code == 400
+    assert httpx.post(f"{address}/gradio_api/queue/join", headers={"Host": "evil.example"}, json={}).status_code == 400
+
+
+def test_only_the_runs_are_served(server):
+    address, folder = server
+    assert httpx.get(f"{address}/gradio_api/file={folder}/runs/open.txt").text == "open"
+    forbidden = [folder / "secret.txt", folder / "runs" / "link.txt", folder / "runs" / ".." / "secret.txt", Path("/etc/passwd")]
+    for path in [*forbidden, main.__file__, Path.cwd().parent / "logs" / "child.log"]:
+        answer = httpx.get(f"{address}/gradio_api/file={path}")
+        assert answer.status_code in (403, 404), f"{path}: {answer.status_code}"
+
+
+def test_an_upload_over_the_limit_is_refused(server):
+    address, _ = server
+    for size, status in ((2**20, 200), (2**21 + 1, 413)):
+        answer = httpx.post(f"{address}/gradio_api/upload", files={"files": ("a.png", b"0" * size)}, timeout=60)
+        assert answer.status_code == status
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(server):
+    address, _ = server
+    config = httpx.get(f"{address}/config").json()
+    assert config["analytics_enabled"] is False and config["app_id"]
+    theme = httpx.get(f"{address}/theme.css").text
+    assert "--body-text-color" in theme
+    assert not re.search(r"@import|@font-face|url\([\"']?(https?:)?//", theme)
+
+
+def test_the_servers_own_folder_is_private(server):
+    state = Path.cwd().parent
+    assert state.stat().st_mode & 0o777 == 0o700
+    assert os.environ["GRADIO_TEMP_DIR"].startswith(str(state))
+    assert list(Path.cwd().iterdir()) == [], "gradio serves what lies in the current folder"
