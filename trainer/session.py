@@ -80,7 +80,8 @@ def build_session(config: Config, bundle: Bundle, dataset: Dataset, accelerator:
     """Everything on its device and ready for the first step."""
     rng.seed_everything(config.train.seed)
     bundle.to(accelerator.device)
-    loader = build_loader(config, bundle, dataset, cache, accelerator)
+    with accelerator.main_process_first():  # the others then find a full cache
+        loader = build_loader(config, bundle, dataset, cache, accelerator)
     adapters, targets = add_adapters(config, bundle)
     if config.train.gradient_checkpointing:
         bundle.enable_gradient_checkpointing()

@@ -19,7 +19,7 @@ from trainer.events import Event, Finished, Started, Warned
 from trainer.keeper import Keeper
 from trainer.loop import train_steps
 from trainer.metadata import Provenance
-from trainer.models import Bundle, load, resolve_base
+from trainer.models import Bundle, load, pixel_factor, resolve_base
 from trainer.plan import state_plan
 from trainer.run import RunDir
 from trainer.session import add_adapters, build_accelerator, build_session
@@ -74,10 +74,9 @@ def resume(run_dir: Path, *, listener: Listener) -> Path:
 
 
 def _open_inputs(config: Config) -> tuple[Bundle, Dataset]:
-    """Everything the user gave, checked before anything is written: quick checks first."""
-    resolve_base(config.model.base)
-    bundle = load(config.model)
-    return bundle, scan(config.data, bundle.pixel_factor)
+    """Everything the user gave, checked before anything is written; pictures first, since weights take longer to read."""
+    dataset = scan(config.data, pixel_factor(resolve_base(config.model.base)))
+    return load(config.model), dataset
 
 
 def _create(config: Config, accelerator: Accelerator) -> RunDir:
@@ -110,7 +109,11 @@ class _Run:
         """Train from the newest checkpoint, or from the start."""
         try:
             with StopRequests(self.run) as stop:
-                self._train(bundle, dataset, stop)
+                try:
+                    self._train(bundle, dataset, stop)
+                except StoppedError as stopped:
+                    stopped.code = stop.code or stopped.code
+                    raise
             return self.run.path
         except Exception as error:
             error.run_path = self.run.path  # type: ignore[attr-defined]  # so that whoever reports it knows the folder
@@ -140,7 +143,7 @@ class _Run:
             raise StoppedError(
                 f"stopped after step {session.step} of {self.config.train.steps}; everything is saved",
                 f"go on with --resume {self.run.path}",
-                stop.code or ExitCode.INTERRUPTED,
+                ExitCode.INTERRUPTED,
             )
 
     def _finish(self, keeper: Keeper, done: bool) -> None:

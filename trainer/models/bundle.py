@@ -67,16 +67,6 @@ class Bundle(ABC):
         """The parts that adapters may go into, by name."""
         return ({"unet": self.unet} if unet else {}) | (self.text_encoders if text_encoder else {})
 
-    @property
-    def pixel_factor(self) -> int:
-        """Pixels on the side of one latent position."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
-    def side_multiple(self) -> int:
-        """Picture sides must be multiples of this: the VAE's factor times the UNet's own halvings."""
-        return self.pixel_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
-
     def to(self, device: torch.device) -> Bundle:
         """Move everything to a device."""
         self.device = device

@@ -73,6 +73,15 @@ def check_files(path: Path) -> None:
                 raise InputError(f"{file} is damaged or not a safetensors file ({error})", "copy or download it again") from error
 
 
+def pixel_factor(path: Path) -> int:
+    """Pixels on the side of one latent position, from the VAE's config alone: known before the weights are read."""
+    check_files(path)
+    try:
+        return 2 ** (len(json.loads((path / "vae" / "config.json").read_text(encoding="utf-8"))["block_out_channels"]) - 1)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{path / 'vae' / 'config.json'} is no VAE's config: {error!r}", "copy the model folder again") from error
+
+
 def load(config: ModelConfig) -> Bundle:
     """The base model in evaluation mode on the CPU. Raises ``InputError`` where the folder is not one of a known family."""
     path = resolve_base(config.base)
