@@ -98,5 +98,4 @@ def smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 def check_text(event: Event) -> str:
     """A reader's verdict on the finished file."""
-    verdict = event["message"] if event["error"] is None else f"{event['layers']} layers, relative error {event['error']:.1e}"
-    return f"{event['reader']}: {verdict}"
+    return f"{event['reader']}: {event['message']}"

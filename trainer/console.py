@@ -90,7 +90,8 @@ class Console:
 
     def _preview(self, event: Preview) -> None:
         what = "of the base model" if event.step == 0 else f"at step {event.step}"
-        self.say(f"Pictures {what}: {', '.join(event.files)}")
+        more = f" and {len(event.files) - 1} more" if len(event.files) > 1 else ""
+        self.say(f"Pictures {what}: {event.files[0]}{more}" if event.files else f"No pictures {what}")
 
     def _saved(self, event: Saved) -> None:
         self.say(f"Saved at step {event.step}: {event.file} ({event.kind})")
@@ -162,10 +163,7 @@ def duration(seconds: float) -> str:
 
 def verified_text(event: Verified) -> str:
     """Whether a reader reproduced the change."""
-    if event.error is None:
-        return f"Read back with {event.reader}: {event.message}"
-    note = f"; {event.message}" if event.message else ""
-    return f"Read back with {event.reader}: {event.layers} layers, largest relative error {event.error:.2g}{note}"
+    return f"Read back with {event.reader}: {event.message or f'{event.layers} layers, relative error {event.error}'}"
 
 
 def result_lines(run: RunDir, name: str) -> list[str]:

@@ -67,11 +67,11 @@ def test_result_and_newest_pictures_are_shown_when_they_exist(tmp_path):
     for name in ("previews/a.png", "previews/b.png", "before_after.png", "x.safetensors"):
         (tmp_path / name).touch()
     events = [Started(PLAN, 0), Preview(0, ["previews/a.png"]), Preview(50, ["previews/b.png", "previews/gone.png"])]
-    run = run_with(tmp_path, *events, Verified("diffusers", 151, 3e-4, ""), Finished(100, "x.safetensors"))
+    run = run_with(tmp_path, *events, Verified("diffusers", 151, 3e-4, "the same change"), Finished(100, "x.safetensors"))
     view = watch.look(run)
     assert (view.preview_step, view.previews) == (50, (tmp_path / "previews/b.png",))
     assert (view.file, view.before_after) == (tmp_path / "x.safetensors", tmp_path / "before_after.png")
-    assert view.checks == ("diffusers: 151 layers, relative error 3.0e-04",)
+    assert view.checks == ("diffusers: the same change",)
 
 
 def test_a_file_outside_the_run_is_not_shown(tmp_path):

@@ -83,13 +83,17 @@ def test_what_happens_in_between_is_told():
         Saved(20, "checkpoint", "checkpoints/x"),
         Warned("one [bold]caption[/bold] is long"),
         Verified("diffusers", 151, 3.2e-4, ""),
+        Verified("morelora", 151, 1e-7, "makes the same change"),
+        Preview(9, ["previews/a.png", "previews/b.png", "previews/c.png"]),
         Verified("lycoris", 0, None, "does not read this form"),
     )
     assert "Going on after step 20." in text
     assert "Pictures of the base model: previews/a.png" in text
     assert "Saved at step 20: checkpoints/x (checkpoint)" in text
     assert "Note: one [bold]caption[/bold] is long" in text, "text of others is no markup"
-    assert "Read back with diffusers: 151 layers, largest relative error 0.00032" in text
+    assert "Read back with diffusers: 151 layers, relative error 0.00032" in text
+    assert "Read back with morelora: makes the same change\n" in text
+    assert "Pictures at step 9: previews/a.png and 2 more" in text
     assert "Read back with lycoris: does not read this form" in text
 
 
