@@ -1,7 +1,8 @@
 """The way of Kronecker products: ``delta = kron(small, left @ right)`` by reshape, never the product but for the sum.
 
 The features of ``x`` are split into ``(q, n/q)``. With ``P = x right^T`` in each of the ``q`` groups (``P = x`` where the block
-is full), ``delta x = (small P) left^T``. Groups come first in memory, ``(q, N, ...)``, so that ``small`` acts in one product.
+is full), ``delta x = (small P) left^T``. For ``small`` the groups come first in memory, ``(q, N r)``, so that it acts in one
+product; for the long thin products with ``left`` and ``right`` they stand in the rows, ``(N q, r)``.
 """
 
 from __future__ import annotations
@@ -56,35 +57,47 @@ class Kronecker:
     def add(self, y: Tensor, x: Tensor, small: Tensor, left: Tensor, right: Tensor | None = None) -> Tensors:
         if self.site.is_conv:
             y.add_(self._branch_conv(x, small, left, right, 0.0))
+        elif right is None:
+            mixed = small @ self._groups(x, self.q).flatten(1)
+            self._groups(y, self.p).add_(mixed.view(self.p, -1, left.shape[1]) @ left.T)
         else:
-            mixed = self._hidden(x, small, right)[1]
-            self._grouped(y, self.p).add_(mixed @ left.T)
+            mixed = small @ groups_first(self._rows(x, self.q) @ right.T, self.q)
+            self._rows(y, self.p).addmm_(groups_in_rows(mixed, left.shape[1]), left.T)
         return ()
 
-    def _grouped(self, x: Tensor, groups: int) -> Tensor:
-        """``(..., groups * k)`` as a view ``(groups, N, k)``."""
+    def _groups(self, x: Tensor, groups: int) -> Tensor:
+        """``(..., groups * k)`` as ``(groups, N, k)``, a view."""
         return x.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
 
-    def _hidden(self, x: Tensor, small: Tensor, right: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``P (q, N, r)`` and ``small P (p, N, r)``."""
-        parts = self._grouped(x, self.q)
-        hidden = parts.contiguous() if right is None else parts @ right.T
-        return hidden, (small @ hidden.flatten(1)).view(self.p, *hidden.shape[1:])
+    def _rows(self, x: Tensor, groups: int) -> Tensor:
+        """``(..., groups * k)`` as ``(N * groups, k)``, a view."""
+        return x.reshape(-1, x.shape[-1] // groups)
 
     def backward(self, step: Backward) -> Tensors:
         x = step.x if step.gain is None else step.x * self.site.along_input(step.gain)
         if self.site.is_conv:
             return self._backward_conv(step, x)
-        small, left, *rest = step.parts
-        right = rest[0] if rest else None
-        hidden, mixed = self._hidden(x, small, right)
-        grad = self._grouped(step.grad, self.p)
-        g_mixed = grad @ left
-        g_hidden = (small.T @ g_mixed.flatten(1)).view(hidden.shape)
+        return self._backward_full(step, x) if len(step.parts) == 2 else self._backward_low_rank(step, x)
+
+    def _backward_full(self, step: Backward, x: Tensor) -> Tensors:
+        small, block = step.parts
+        hidden, grad = self._groups(x, self.q).flatten(1), self._groups(step.grad, self.p)
+        mixed = (small @ hidden).view(self.p, -1, block.shape[1])
+        g_mixed = (grad @ block).flatten(1)
         if step.grad_x is not None:
-            self._grouped(step.grad_x, self.q).add_(g_hidden if right is None else g_hidden @ right)
-        grads = (g_mixed.flatten(1) @ hidden.flatten(1).T, (grad.transpose(1, 2) @ mixed).sum(0))
-        return grads if right is None else (*grads, (g_hidden.transpose(1, 2) @ self._grouped(x, self.q)).sum(0))
+            self._groups(step.grad_x, self.q).add_((small.T @ g_mixed).view(self.q, -1, block.shape[1]))
+        return (hidden @ g_mixed.T).T, (mixed.transpose(1, 2) @ grad).sum(0).T
+
+    def _backward_low_rank(self, step: Backward, x: Tensor) -> Tensors:
+        small, left, right = step.parts
+        rank, x, grad = left.shape[1], self._rows(x, self.q), self._rows(step.grad, self.p)
+        hidden = groups_first(x @ right.T, self.q)
+        g_mixed = groups_first(grad @ left, self.p)
+        g_hidden = groups_in_rows(small.T @ g_mixed, rank)
+        if step.grad_x is not None:
+            self._rows(step.grad_x, self.q).addmm_(g_hidden, right)
+        mixed = groups_in_rows(small @ hidden, rank)
+        return g_mixed @ hidden.T, (mixed.T @ grad).T, g_hidden.T @ x
 
     def _backward_conv(self, step: Backward, x: Tensor) -> Tensors:
         """By running the branch again: for convolutions it is cheap beside the layer."""
@@ -99,3 +112,13 @@ class Kronecker:
 
     def _absent(self, step: Backward) -> tuple[None, ...]:
         return (None,) * (3 - len(step.parts))
+
+
+def groups_first(rows: Tensor, groups: int) -> Tensor:
+    """``(N * groups, r) -> (groups, N * r)``."""
+    return rows.view(-1, groups, rows.shape[1]).transpose(0, 1).reshape(groups, -1)
+
+
+def groups_in_rows(flat: Tensor, rank: int) -> Tensor:
+    """``(groups, N * r) -> (N * groups, r)``."""
+    return flat.view(flat.shape[0], -1, rank).transpose(0, 1).reshape(-1, rank)

@@ -32,10 +32,39 @@ def small_example(layer: nn.Module) -> Tensor:
     return x[:1, :, :4, :4].clone() if x.dim() == 4 else x[:, :2].clone()
 
 
+@pytest.fixture(params=["sum", "branch"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both forms of forward, whatever the shapes would choose; convolutions have the branch only."""
+    monkeypatch.setattr(ways, "prefers_sum", lambda x, site: request.param == "sum" and not site.is_conv)
+    return request.param
+
+
+def test_the_sum_is_for_many_positions_and_never_for_half_precision() -> None:
+    site = Site(320, 320)
+    assert ways.prefers_sum(torch.empty(1, 1024, 320), site)
+    assert ways.prefers_sum(torch.empty(4, 256, 320), site)
+    assert not ways.prefers_sum(torch.empty(1, 77, 320), site)
+    assert not ways.prefers_sum(torch.empty(1, 64, 1280), Site(1280, 1280))
+    assert not ways.prefers_sum(torch.empty(1, 4096, 320, dtype=torch.bfloat16), site)
+    assert not ways.prefers_sum(torch.empty(4, 320, 64, 64), Site(320, 320, (3, 3)))
+
+
+def test_a_change_too_small_for_bfloat16_weights_still_acts() -> None:
+    """A thousandth of the weight would be rounded away in ``W + delta``."""
+    layer = nn.Linear(2, 2, bias=False).to(torch.bfloat16)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+    up, down = torch.full((2, 1), 1e-3), torch.tensor([[1.0, -1.0]])
+    x = torch.tensor([[8.0, -8.0]], dtype=torch.bfloat16).repeat(128, 1)
+    assert torch.equal(layer.weight + (up @ down).to(torch.bfloat16), layer.weight) and not layer(x).any()
+    y = ways.run(ways.LowRank(Site.of(layer)), x, layer, (up, down))
+    torch.testing.assert_close(y.float(), torch.full((128, 2), 0.016), rtol=1e-2, atol=0)
+
+
 @pytest.mark.parametrize("gained", [True, False])
 @pytest.mark.parametrize("name", PLAIN_LAYERS)
 @pytest.mark.parametrize("needs_x", [True, False])
-def test_gradcheck(name: str, gained: bool, needs_x: bool) -> None:
+def test_gradcheck(name: str, gained: bool, needs_x: bool, form: str) -> None:
     layer, site, up, down, gain = parts(name, gained=gained)
     x = small_example(layer).requires_grad_(needs_x)
     inputs = (x, up, down) if gain is None else (x, up, down, gain)
@@ -48,7 +77,7 @@ def test_gradcheck(name: str, gained: bool, needs_x: bool) -> None:
 
 @pytest.mark.parametrize("name", PLAIN_LAYERS)
 @pytest.mark.parametrize("gained", [True, False])
-def test_output_equals_the_operation_with_the_summed_weight(name: str, gained: bool) -> None:
+def test_output_equals_the_operation_with_the_summed_weight(name: str, gained: bool, form: str) -> None:
     layer, site, up, down, gain = parts(name, gained=gained)
     x = example(layer)
     changed = layer.weight + (up @ down).reshape(site.weight_shape)
@@ -60,7 +89,7 @@ def test_output_equals_the_operation_with_the_summed_weight(name: str, gained: b
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.algorithm == "lokr" and c.axis is None], ids=str)
-def test_kronecker_gradcheck(case: Case) -> None:
+def test_kronecker_gradcheck(case: Case, form: str) -> None:
     adapted = case.adapted(trained=True)
     x = small_example(adapted.base).requires_grad_()
     names, values = zip(*adapted.adapter.named_parameters(), strict=True)
