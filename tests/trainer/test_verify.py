@@ -158,6 +158,18 @@ def test_nothing_of_the_caller_changes(tmp_path):
         assert all(module.training for module in model.modules())
 
 
+def test_readers_work_on_models_without_adapters_that_share_the_bases_memory():
+    plain, models = sd.small(), sd.small()
+    adapters = sd.trained(models, **LORA)
+    copies = verification.twins(adapters, models)
+    for name, model in copies.items():
+        names = {key.replace(".base.", ".") for key, _ in models[name].named_parameters() if ".adapter." not in key}
+        assert dict(model.named_parameters()).keys() == dict(plain[name].named_parameters()).keys() == names
+    own = models["unet"].get_submodule("down_blocks.0.resnets.0.conv1").base.weight
+    copied = copies["unet"].get_submodule("down_blocks.0.resnets.0.conv1").weight
+    assert copied.data_ptr() == own.data_ptr() and copied is not own
+
+
 def test_absent_readers_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(verification, "find_spec", lambda name: None)
     models = sd.small()
