@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from trainer import presets, settings
 from trainer.config import Config
 from trainer.console import Console
-from trainer.errors import ExitCode, InputError, TrainerError
+from trainer.errors import ExitCode, InputError, StoppedError, TrainerError
 from trainer.events import Event, Failed
 from trainer.run import RunDir
 from trainer.schema import Setting, named, walk
@@ -43,14 +46,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # else it advises to install torchvision
     run: Path | None = None
-    try:
-        options = build_parser().parse_args(argv)
-        run = options.resume
-        return _dispatch(options)
-    except SystemExit as leave:  # --help
-        return int(leave.code or 0)
-    except BaseException as error:
-        return _fail(error, getattr(error, "run_path", None) or run)
+    with CtrlC() as interrupt:
+        try:
+            options = build_parser().parse_args(argv)
+            run = options.resume
+            return _dispatch(options)
+        except SystemExit as leave:  # --help
+            return int(leave.code or 0)
+        except BaseException as error:
+            cause = KeyboardInterrupt() if interrupt.pressed and not isinstance(error, StoppedError) else error
+            return _fail(cause, getattr(error, "run_path", None) or run)
+
+
+class CtrlC:
+    """Remembers a Ctrl-C while it is entered: a library that is loading a file may turn it into an error of its own."""
+
+    pressed = False
+
+    def __enter__(self) -> CtrlC:
+        with contextlib.suppress(ValueError):  # only the main thread can listen to signals
+            self.before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if hasattr(self, "before"):
+            signal.signal(signal.SIGINT, self.before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
+        raise KeyboardInterrupt
 
 
 def build_parser() -> Parser:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -34,7 +34,7 @@ class Console:
         self.task: TaskID | None = None
         self.plan: Mapping[str, Any] = {}
         self.finished: Finished | None = None
-        self.handlers = {
+        self.handlers: dict[type[Event], Callable[[Any], None]] = {
             Started: self._started, Step: self._step, Preview: self._preview, Saved: self._saved,
             Warned: self._warned, Verified: self._verified, Finished: self._finished,
         }  # fmt: skip

@@ -34,7 +34,8 @@ def explain(error: BaseException, run: Path | None) -> TrainerError:
         what = f"{error.filename or run or 'a file'} cannot be written: {error.strerror}"
         return DiskError(what, "make room on the disk, or choose another run.output", run and RESUME or "")
     if isinstance(error, KeyboardInterrupt):
-        return StoppedError("stopped before anything was trained", "start again", ExitCode.INTERRUPTED)
+        fix = "start again, or go on with --resume where a checkpoint had been written"
+        return StoppedError("stopped at once; nothing was saved after the last checkpoint", fix, ExitCode.INTERRUPTED)
     log = keep_traceback(error, run)
     what = f"unexpected {type(error).__name__}: {_one_line(error)}"
     return TrainerError(what, f"this is a fault of the program; please report it with {log}", run and RESUME or "")

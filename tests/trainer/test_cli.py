@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +69,7 @@ FAILURES = [
     (LockedError("another process is working", "wait"), 7, ["another process", "wait"]),
     (StoppedError("stopped after step 3", "go on", ExitCode.INTERRUPTED), 130, ["stopped after step 3", "go on"]),
     (StoppedError("stopped after step 3", "go on", ExitCode.TERMINATED), 143, ["stopped after step 3"]),
-    (KeyboardInterrupt(), 130, ["stopped before anything was trained"]),
+    (KeyboardInterrupt(), 130, ["stopped at once"]),
 ]
 
 
@@ -122,6 +123,21 @@ def test_a_fault_before_the_run_folder_keeps_its_traceback_too(monkeypatch, caps
     assert cli.main(["--name", "x"]) == 1
     (log,) = tmp_path.iterdir()
     assert str(log) in capsys.readouterr().err and "Traceback" in log.read_text(encoding="utf-8")
+
+
+def test_a_ctrl_c_that_a_library_turned_into_an_error_is_still_one(monkeypatch, capsys):
+    def load(config: object, **rest: object) -> Path:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException as error:
+            raise OSError("Unable to load weights from checkpoint file") from error
+        raise AssertionError
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(train, "train", load)
+    assert cli.main(["--name", "x"]) == 130
+    assert "stopped at once" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize("extra", [["--name", "x"], ["--set", "train.steps=5"], ["--dry-run"]])
