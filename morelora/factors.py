@@ -9,11 +9,11 @@ from torch import Generator, Tensor
 
 
 def khatri_rao(a: Tensor, b: Tensor) -> Tensor:
-    """Row-wise Khatri-Rao (face-splitting) product: ``(m, r), (m, s) -> (m, r*s)``.
+    """Khatri-Rao product, the Kronecker product of each pair of columns: ``(r, c), (s, c) -> (r*s, c)``.
 
-    ``(A B) * (C D) = khatri_rao(A, C) @ khatri_rao(B.T, D.T).T`` for the entry-wise product ``*``.
+    ``(A B) * (C D) = khatri_rao(A.T, C.T).T @ khatri_rao(B, D)`` for the entry-wise product ``*``.
     """
-    return (a[:, :, None] * b[:, None, :]).flatten(1)
+    return (a[:, None] * b).flatten(0, 1)
 
 
 def divisors_near(dimension: int, factor: int = -1) -> tuple[int, int]:

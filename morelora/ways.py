@@ -170,18 +170,18 @@ class LowRank:
     def __init__(self, site: Site) -> None:
         self.site = site
 
-    def summed(self, weight: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        return torch.addmm(weight, up, down)
+    def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
+        return torch.addmm(weight, *parts)
 
-    def branch(self, x: Tensor, up: Tensor, down: Tensor, rank_dropout: float = 0.0) -> Tensor:
-        site = self.site
+    def branch(self, x: Tensor, *parts: Tensor, rank_dropout: float = 0.0) -> Tensor:
+        (up, down), site = parts, self.site
         if site.groups != 1:
             return site.apply(x, site.kernel_of(up @ down))
         hidden = site.apply(x, site.kernel_of(down))
         return site.mix(drop_ranks(hidden, rank_dropout, site.input_axis), up)
 
-    def add(self, y: Tensor, x: Tensor, up: Tensor, down: Tensor) -> Tensors:
-        site = self.site
+    def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> Tensors:
+        (up, down), site = parts, self.site
         hidden = site.apply(x, site.kernel_of(down))
         if site.is_conv:
             y.add_(site.mix(hidden, up))

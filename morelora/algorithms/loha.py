@@ -2,8 +2,8 @@
 
 Formula     ``W' = W + s * (w1_a @ w1_b) * (w2_a @ w2_b)``, ``w*_a (m, r)``, ``w*_b (r, c)``, ``s = alpha / r``.
 Tucker      ``w*_b`` becomes ``sum_b t[a, b, k] * core[b, i]`` for kernels larger than 1x1.
-Rank        at most ``r^2``: exactly ``up = KR(w1_a, w2_a)``, ``down = KR(w1_b^T, w2_b^T)^T`` with the row-wise Khatri-Rao
-            product ``KR``, so that it runs and exports as a LoRA of rank ``r^2``.
+Rank        at most ``r^2``: exactly ``up = KR(w1_a^T, w2_a^T)^T``, ``down = KR(w1_b, w2_b)`` with the Khatri-Rao product
+            ``KR``, so that it runs and exports as a LoRA of rank ``r^2``.
 Start       LyCORIS' own, so that its learning rates carry over: ``w1_b, w2_b ~ N(0, 1)``, ``w1_a ~ N(0, 0.1)``, ``w2_a = 0``.
             Only ``w2_a`` has a gradient in the first step.
 Parameters  ``2 r (m + c)``.
@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
+from morelora import ways
 from morelora.adapter import Factored, RankOptions, Tensors, alpha_of, need, need_any
 from morelora.factors import khatri_rao, tucker_down
 from morelora.site import Site
@@ -46,6 +47,7 @@ class LoHa(Factored):
 
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)
+        self.way = Hadamard(site)
         rank, tucker = options.rank, options.tucker and site.is_spatial
 
         def normal(*shape: int, std: float = 1.0) -> nn.Parameter:
@@ -57,10 +59,13 @@ class LoHa(Factored):
         self.t1 = normal(rank, rank, *site.kernel, std=0.1) if tucker else None
         self.t2 = normal(rank, rank, *site.kernel, std=0.1) if tucker else None
 
-    def factors(self) -> tuple[Tensor, Tensor]:
+    def parts(self, strength: float) -> tuple[Tensor, ...]:
         down1 = self.w1_b if self.t1 is None else tucker_down(self.t1, self.w1_b)
         down2 = self.w2_b if self.t2 is None else tucker_down(self.t2, self.w2_b)
-        return khatri_rao(self.w1_a * self.options.scale, self.w2_a), khatri_rao(down1.T, down2.T).T
+        return ways.scaled(self.w1_a, self.options.scale * strength), self.w2_a, down1, down2
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return joined(*self.parts(1.0))
 
     def tensors(self, alpha: float) -> Tensors:
         parts = {"w1_a": self.w1_a * self.options.scale, "w1_b": self.w1_b, "w2_a": self.w2_a, "w2_b": self.w2_b}
@@ -80,3 +85,37 @@ class LoHa(Factored):
                 tensor = need(tensors, f"hada_{name}", left if is_left else tuple(parameter.shape))
                 parameter.copy_(tensor.T if tucker and is_left else tensor)
         return self
+
+
+def joined(left1: Tensor, left2: Tensor, right1: Tensor, right2: Tensor) -> tuple[Tensor, Tensor]:
+    """``up (m, r^2)`` and ``down (r^2, c)`` with ``up down = (left1 right1) * (left2 right2)``."""
+    return khatri_rao(left1.T, left2.T).T, khatri_rao(right1, right2)
+
+
+class Hadamard(ways.LowRank):
+    """Low rank with ``(left1, left2, right1, right2)`` for parts: the long factors are made, and made again for backward.
+
+    They have ``r / 2`` times as many numbers as the parameters: kept in every layer they would outweigh the inputs.
+    """
+
+    def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
+        return super().summed(weight, *joined(*parts))
+
+    def branch(self, x: Tensor, *parts: Tensor, rank_dropout: float = 0.0) -> Tensor:
+        return super().branch(x, *joined(*parts), rank_dropout=rank_dropout)
+
+    def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> ways.Tensors:
+        return super().add(y, x, *joined(*parts))
+
+    def backward(self, step: ways.Backward) -> ways.Tensors:
+        left1, left2, right1, right2 = step.parts
+        step.parts = joined(*step.parts)
+        grad_up, grad_down = super().backward(step)
+        lefts, rights = _split(grad_up.T, left1.T, left2.T), _split(grad_down, right1, right2)
+        return lefts[0].T, lefts[1].T, *rights
+
+
+def _split(grad: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of the two factors of a Khatri-Rao product."""
+    parts = grad.reshape(first.shape[0], second.shape[0], -1)
+    return (parts * second).sum(1), (parts * first[:, None]).sum(0)

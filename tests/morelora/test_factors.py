@@ -14,7 +14,7 @@ def random(*shape: int) -> Tensor:
 
 def test_khatri_rao_turns_a_product_of_products_into_one() -> None:
     a, b, c, d = random(5, 2), random(2, 7), random(5, 3), random(3, 7)
-    product = khatri_rao(a, c) @ khatri_rao(b.T, d.T).T
+    product = khatri_rao(a.T, c.T).T @ khatri_rao(b, d)
     torch.testing.assert_close(product, (a @ b) * (c @ d), rtol=1e-12, atol=1e-12)
 
 
