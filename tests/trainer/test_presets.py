@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from trainer import presets, settings
@@ -69,3 +71,13 @@ def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(InputError, match="did you mean pocket-loha") as error:
         presets.load("poket-loha")
     assert "pocket-lokr" in str(error.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_preset_has_its_pictures_and_previews_other_things(name):
+    config = settings.parse(presets.load(name), name)
+    captions = [file.read_text(encoding="utf-8").strip() for file in Path(config.data.images).glob("*.txt")]
+    assert len(captions) == len(list(Path(config.data.images).glob("*.png"))) == 12
+    assert all(caption.startswith(f"{config.data.trigger}, ") for caption in captions)
+    shown = {prompt.replace("{trigger}", config.data.trigger) for prompt in config.preview.prompts}
+    assert len(shown) >= 4 and not shown & set(captions), "the sheet must show the style, not the memory of the pictures"
