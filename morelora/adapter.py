@@ -101,6 +101,10 @@ class Adapter(nn.Module):
         """An adapter with a file's tensors. Raises ``AdapterError`` where the shapes do not fit the site."""
         raise NotImplementedError
 
+    def remark(self) -> str:
+        """What a user should know of this adapter on this layer; empty for nothing."""
+        return ""
+
     def norm(self) -> Tensor:
         """``||delta||_F`` of the additive part, as a scalar tensor."""
         raise NotImplementedError

@@ -86,10 +86,8 @@ class WeightDecomposed(Adapter):
 
     def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0) -> Tensor:
         gain = self.gain(base.weight).to(x.dtype)
-        if self.axis == "output":
-            y = self._scale_output(self.inner(x, base), gain, base.bias)
-        else:
-            y = self.inner(x, base, gain=gain)
+        on_input = self.axis == "input"
+        y = self.inner(x, base, gain=gain) if on_input else self._scale_output(self.inner(x, base), gain, base.bias)
         return y if strength == 1.0 else torch.lerp(base(x), y, strength)
 
     def _scale_output(self, y: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
@@ -98,6 +96,9 @@ class WeightDecomposed(Adapter):
             return y * gain
         bias = self.site.along_input(bias)
         return (y - bias) * gain + bias
+
+    def remark(self) -> str:
+        return self.inner.remark()
 
     def norm(self) -> Tensor:
         return self.inner.norm()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from morelora import AdapterSet, Target
 from trainer.config import Config
 from trainer.data import Dataset
+from trainer.export import check
 from trainer.models import Bundle
 from trainer.optim import learning_rate
 
@@ -53,7 +54,7 @@ class Plan:
 def state_plan(
     config: Config, bundle: Bundle, dataset: Dataset, targets: list[Target], adapters: AdapterSet, processes: int
 ) -> Plan:
-    """The plan of a run that is ready to start."""
+    """The plan of a run that is ready to start. Raises ``InputError`` where its file could not be written as asked."""
     report, every, steps = dataset.report, config.checkpoint.every, config.train.steps
     batch = config.train.batch_size * config.train.accumulation * processes
     return Plan(
@@ -73,7 +74,13 @@ def state_plan(
         epochs=round(steps * batch / (report.pictures * config.data.repeats), 2),
         checkpoints=-(-steps // every) if every else 1,
         effective_strength=config.optimizer.lr * getattr(config.adapter.options, "scale", 1.0) ** 0.5,
-        notes=[*report.notes, *_cut_captions(bundle, dataset), *_consequences(config)],
+        notes=[
+            *report.notes,
+            *_cut_captions(bundle, dataset),
+            *_consequences(config),
+            *_remarks(adapters),
+            *check(adapters, config.export),
+        ],
     )
 
 
@@ -95,6 +102,12 @@ def _cut_captions(bundle: Bundle, dataset: Dataset) -> list[str]:
         return []
     item, lost = cut[0]
     return [f"{len(cut)} captions are longer than {bundle.max_length} tokens; of {item.path.name} this is not read: {lost!r}"]
+
+
+def _remarks(adapters: AdapterSet) -> list[str]:
+    """What the algorithms say of single layers, counted."""
+    counts = Counter((adapter.name, adapter.remark()) for _, adapter in adapters)
+    return [f"{name} on {count} of {len(adapters)} layers: {text}" for (name, text), count in counts.items() if text]
 
 
 def _consequences(config: Config) -> list[str]:

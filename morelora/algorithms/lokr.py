@@ -35,9 +35,15 @@ class LoKr(RankAdapter):
     class Options(RankOptions):
         """Settings of LoKr."""
 
-        factor: int = Field(8, ge=-1, description="Size of the small matrix: the divisor nearest to it; -1 means near the square root.")
-        full_matrix: bool = Field(False, description="Train the large block whole instead of as a low-rank product; alpha then has no effect.")
-        decompose_both: bool = Field(False, description="Also split the small matrix into two factors of the rank, where that is smaller.")
+        factor: int = Field(
+            8, ge=-1, description="Size of the small matrix: the divisor nearest to it; -1 means near the square root."
+        )
+        full_matrix: bool = Field(
+            False, description="Train the large block whole instead of as a low-rank product; alpha then has no effect."
+        )
+        decompose_both: bool = Field(
+            False, description="Also split the small matrix into two factors of the rank, where that is smaller."
+        )
 
     def __init__(
         self, site: Site, options: Options, generator: Generator | None = None, split: tuple[int, int] | None = None
@@ -62,6 +68,11 @@ class LoKr(RankAdapter):
     def is_low_rank(self) -> bool:
         """Whether the block is a product of two factors."""
         return self.w2_a is not None
+
+    def remark(self) -> str:
+        if self.is_low_rank or self.options.full_matrix:
+            return ""
+        return "the block is so small beside the rank that it is trained whole, where alpha has no effect"
 
     @property
     def small(self) -> Tensor:

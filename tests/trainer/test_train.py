@@ -123,6 +123,21 @@ def test_the_plan_counts_what_is_trained(inputs, tmp_path):
     assert plan["effective_strength"] == pytest.approx(1e-2 * 0.5**0.5)
 
 
+def test_the_plan_says_what_has_no_effect_and_what_the_file_cannot_hold(inputs, tmp_path):
+    def notes(**changes) -> str:  # noqa: ANN003
+        events: list[Event] = []
+        values = tiny.values(*inputs, tmp_path / "out", **changes)
+        train(settings.parse(values, "test"), listener=events.append, dry_run=True)
+        return " ".join(events[0].plan["notes"])
+
+    said = notes(adapter__algorithm="lokr", adapter__rank=4, adapter__factor=8)
+    assert "lokr on " in said and "alpha has no effect" in said and "diffusers" in said
+    assert "alpha" not in notes()
+    with pytest.raises(InputError, match="full-matrix LoKr"):
+        notes(adapter__algorithm="lokr", adapter__rank=4, adapter__factor=8, export__format="lora")
+    assert not (tmp_path / "out").exists()
+
+
 def test_dry_run_writes_nothing(inputs, tmp_path):
     events: list[Event] = []
     train(settings.parse(tiny.values(*inputs, tmp_path / "out"), "test"), listener=events.append, dry_run=True)
