@@ -57,10 +57,10 @@ def lycoris(kind: str, **options: Any) -> Install:
 
         logging.getLogger("LyCORIS").setLevel(logging.ERROR)
         kinds = {"lora": LoConModule, "loha": lycoris.modules.loha.LohaModule, "lokr": lycoris.modules.lokr.LokrModule}
-        adapters = nn.ModuleList(kinds[kind](path, model.get_submodule(path), **options) for path in layers)
+        adapters = [kinds[kind](path, model.get_submodule(path), **options) for path in layers]
         for adapter in adapters:
             adapter.apply_to()
-        return list(adapters.parameters())
+        return list(nn.ModuleList(adapters).parameters())
 
     return install
 

@@ -54,14 +54,14 @@ SHAPES = {"pocket": (8, 8), "half": (1, 16), "sd15": (1, 32)}
 """Batch and latent side by model."""
 
 
-def build(name: str) -> nn.Module:
+def build(name: str) -> Any:
     """The frozen UNet: the shipped one for ``pocket`` if it is there, else random weights of those widths."""
     from diffusers import UNet2DConditionModel
 
     if name == "pocket" and POCKET.exists():
         return UNet2DConditionModel.from_pretrained(POCKET, torch_dtype=torch.float32).requires_grad_(False)
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**WIDTHS[name])
+        unet: Any = UNet2DConditionModel(**WIDTHS[name])
     unet = unet.to_empty(device="cpu").requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for module in unet.modules():
@@ -73,7 +73,7 @@ def build(name: str) -> nn.Module:
     return unet
 
 
-def twin(model: nn.Module) -> nn.Module:
+def twin(model: Any) -> Any:
     """Another copy of the modules around the same parameters."""
     return copy.deepcopy(model, memo={id(p): p for p in model.parameters()})
 
@@ -81,7 +81,7 @@ def twin(model: nn.Module) -> nn.Module:
 class Step:
     """One form's training step."""
 
-    def __init__(self, form: Form, frozen: nn.Module, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    def __init__(self, form: Form, frozen: Any, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
         layers = [path for path, _ in frozen.named_modules() if re.search(LAYERS, path)]
         self.form = form
         self.model = twin(frozen).train()
@@ -196,7 +196,7 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def inputs_for(model: nn.Module, batch: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+def inputs_for(model: Any, batch: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     shape = (batch, model.config.in_channels, side, side)
     latents, target = (torch.randn(shape, generator=generator) for _ in range(2))

@@ -23,40 +23,38 @@ class Kronecker:
     def __init__(self, site: Site, p: int, q: int) -> None:
         self.site, self.p, self.q = site, p, q
 
-    def summed(self, weight: Tensor, small: Tensor, left: Tensor, right: Tensor | None = None) -> Tensor:
+    def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
+        small, left, right = three(parts)
         block = left if right is None else left @ right
-        parts = weight.view(self.p, block.shape[0], self.q, block.shape[1])
-        return torch.addcmul(parts, small[:, None, :, None], block[None, :, None, :]).view(weight.shape)
+        blocks = weight.view(self.p, block.shape[0], self.q, block.shape[1])
+        return torch.addcmul(blocks, small[:, None, :, None], block[None, :, None, :]).view(weight.shape)
 
-    def branch(
-        self, x: Tensor, small: Tensor, left: Tensor, right: Tensor | None = None, rank_dropout: float = 0.0
-    ) -> Tensor:
-        site = self.site
+    def branch(self, x: Tensor, *parts: Tensor, rank_dropout: float = 0.0) -> Tensor:
+        site, (small, left, right) = self.site, three(parts)
         if site.groups != 1:
-            zeros = x.new_zeros(site.m, site.c)
-            return site.apply(x, site.kernel_of(self.summed(zeros, small, left, right)))
+            return site.apply(x, site.kernel_of(self.summed(x.new_zeros(site.m, site.c), *parts)))
         if site.is_conv:
-            return self._branch_conv(x, small, left, right, rank_dropout)
-        parts = x.unflatten(-1, (self.q, -1))
-        hidden = small @ (parts if right is None else parts @ right.T)
+            return self._branch_conv(x, parts, rank_dropout)
+        groups = x.unflatten(-1, (self.q, -1))
+        hidden = small @ (groups if right is None else groups @ right.T)
         return (drop_ranks(hidden, rank_dropout, -1) @ left.T).flatten(-2)
 
-    def _branch_conv(
-        self, x: Tensor, small: Tensor, left: Tensor, right: Tensor | None, rank_dropout: float
-    ) -> Tensor:
+    def _branch_conv(self, x: Tensor, parts: Tensors, rank_dropout: float = 0.0) -> Tensor:
+        small, left, right = three(parts)
         block = left if right is None else right
-        parts = x.unflatten(1, (self.q, -1)).flatten(0, 1)
+        groups = x.unflatten(1, (self.q, -1)).flatten(0, 1)
         site = replace(self.site, m=block.shape[0], n=self.site.n // self.q)
-        hidden = site.apply(parts, site.kernel_of(block)).unflatten(0, (x.shape[0], self.q))
+        hidden = site.apply(groups, site.kernel_of(block)).unflatten(0, (x.shape[0], self.q))
         mixed = (small @ hidden.flatten(2)).view(x.shape[0], self.p, *hidden.shape[2:])
         if right is not None:
             mixed = drop_ranks(mixed, rank_dropout, 2).flatten(0, 1)
             mixed = conv2d(mixed, left[:, :, None, None]).unflatten(0, (x.shape[0], self.p))
         return mixed.flatten(1, 2)
 
-    def add(self, y: Tensor, x: Tensor, small: Tensor, left: Tensor, right: Tensor | None = None) -> Tensors:
+    def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> Tensors:
+        small, left, right = three(parts)
         if self.site.is_conv:
-            y.add_(self._branch_conv(x, small, left, right, 0.0))
+            y.add_(self._branch_conv(x, parts))
         elif right is None:
             mixed = small @ self._groups(x, self.q).flatten(1)
             self._groups(y, self.p).add_(mixed.view(self.p, -1, left.shape[1]) @ left.T)
@@ -101,17 +99,20 @@ class Kronecker:
 
     def _backward_conv(self, step: Backward, x: Tensor) -> Tensors:
         """By running the branch again: for convolutions it is cheap beside the layer."""
-        inputs = [t.detach().requires_grad_() for t in ((x, *step.parts) if step.grad_x is not None else step.parts)]
+        parts = tuple(part.detach().requires_grad_() for part in step.parts)
+        x = x.detach().requires_grad_(step.grad_x is not None)
         with torch.enable_grad():
-            out = self._branch_conv(*(inputs if step.grad_x is not None else (x, *inputs)), *self._absent(step), 0.0)
-        grads = torch.autograd.grad(out, inputs, step.grad)
-        if step.grad_x is not None:
-            step.grad_x.add_(grads[0])
-            grads = grads[1:]
-        return grads
+            out = self._branch_conv(x, parts)
+        if step.grad_x is None:
+            return torch.autograd.grad(out, parts, step.grad)
+        grad_x, *grads = torch.autograd.grad(out, (x, *parts), step.grad)
+        step.grad_x.add_(grad_x)
+        return tuple(grads)
 
-    def _absent(self, step: Backward) -> tuple[None, ...]:
-        return (None,) * (3 - len(step.parts))
+
+def three(parts: Tensors) -> tuple[Tensor, Tensor, Tensor | None]:
+    """``small, left, right``; None for the ``right`` of a full block."""
+    return (parts[0], parts[1], parts[2]) if len(parts) == 3 else (parts[0], parts[1], None)
 
 
 def groups_first(rows: Tensor, groups: int) -> Tensor:

@@ -113,10 +113,11 @@ class Fused(torch.autograd.Function):
     """Frozen layer and change in one node of the graph; see the module's docstring."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, way: Way, x: Tensor, weight: Tensor, bias: Tensor | None, gain: Tensor | None, *parts: Tensor
     ) -> Tensor:
-        site, kept = way.site, ()
+        site = way.site
+        kept: Tensors = ()
         bias = None if bias is None else bias.to(x.dtype)
         if prefers_sum(x, site):
             changed = way.summed(weight.to(x.dtype), *parts)
@@ -131,7 +132,7 @@ class Fused(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, gain, *rest = ctx.saved_tensors
         site: Site = ctx.way.site
         step = Backward(grad, x, gain, tuple(rest[: ctx.count]), tuple(rest[ctx.count :]))

@@ -84,7 +84,9 @@ class WeightDecomposed(Adapter):
         weight = weight.to(self.magnitude.dtype)
         return self._shape(self.gain(weight)) * (weight + self.inner.delta(weight)) - weight
 
-    def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0) -> Tensor:
+    def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
+        if gain is not None:
+            raise AdapterError("a weight decomposition cannot stand inside another one")
         gain = self.gain(base.weight).to(x.dtype)
         on_input = self.axis == "input"
         y = self.inner(x, base, gain=gain) if on_input else self._scale_output(self.inner(x, base), gain, base.bias)

@@ -28,7 +28,7 @@ def test_groups() -> None:
 
 
 def test_groups_on_the_real_architectures() -> None:
-    """Layers by name as in diffusers 0.42 and transformers 5: SD 1.5's 16 transformer blocks have 10 linears and 2 projections."""
+    """Names as in diffusers 0.42 and transformers 5: each of SD 1.5's 16 blocks has 10 linears and 2 projections."""
     import torch
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
