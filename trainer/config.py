@@ -35,7 +35,9 @@ class DataConfig(Section):
 
     images: str = setting("", "Folder of the training pictures.", "basic")
     trigger: str = setting("", "Word that calls the style in a prompt; put before every caption that lacks it.", "basic")
-    resolution: int = setting(512, "Side of a square training picture; buckets keep about this area.", "basic", "pixels", ge=32, le=4096)
+    resolution: int = setting(
+        512, "Side of a square training picture; buckets keep about this area.", "basic", "pixels", ge=32, le=4096
+    )
     bucket_step: int = setting(64, "Bucket sides are multiples of this.", unit="pixels", ge=8, le=512)
     upscale: bool = setting(False, "Enlarge pictures smaller than their bucket instead of making a smaller bucket.")
     flip: bool = setting(False, "Also train on mirrored pictures; not for text or one-sided subjects.")
@@ -47,7 +49,9 @@ class DataConfig(Section):
 class OptimizerConfig(Section):
     """Optimiser and learning-rate schedule."""
 
-    name: Literal["adamw", "prodigy"] = setting("adamw", "Optimiser: adamw, or prodigy, which finds the rate itself (lr = 1).", "basic")
+    name: Literal["adamw", "prodigy"] = setting(
+        "adamw", "Optimiser: adamw, or prodigy, which finds the rate itself (lr = 1).", "basic"
+    )
     lr: float = setting(1e-4, "Learning rate of the UNet's adapters.", "basic", gt=0, le=10)
     text_encoder_lr: float | None = setting(None, "Learning rate of the text encoder's adapters; empty means lr.", gt=0, le=10)
     weight_decay: float = setting(0.01, "Decoupled weight decay.", ge=0, le=1)
@@ -105,7 +109,9 @@ class ExportConfig(Section):
     """The adapter file."""
 
     format: Literal["webui", "lora", "diffusers"] = setting(
-        "webui", "webui: the algorithm's own keys for A1111, Forge, ComfyUI, InvokeAI; lora: plain LoRA for every client; diffusers: PEFT keys."
+        "webui",
+        "webui: the algorithm's own keys for A1111, Forge, ComfyUI, InvokeAI; "
+        "lora: plain LoRA for every client; diffusers: PEFT keys.",
     )
     dtype: Precision = setting("fp16", "Precision of the file.")
     private_paths: bool = setting(False, "Write local paths into the file's metadata.")
@@ -143,5 +149,7 @@ class Config(Section):
         if self.export.format == "diffusers" and self.adapter.weight_decompose and self.adapter.decompose_axis == "input":
             raise ValueError("export.format = 'diffusers' can hold DoRA only with adapter.decompose_axis = 'output'")
         if self.export.format == "lora" and self.adapter.weight_decompose:
-            raise ValueError("export.format = 'lora' cannot hold DoRA (it is not low-rank): use 'webui', or 'diffusers' with the output axis")
+            raise ValueError(
+                "export.format = 'lora' cannot hold DoRA (it is not low-rank): use 'webui', or 'diffusers' with the output axis"
+            )
         return self
