@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 WHITE = (1.0, 1.0, 1.0)
 GROUNDS: dict[str, tuple[float, float, float]] = {
@@ -54,10 +54,14 @@ def ramp(tone: np.ndarray, colours: list[tuple[float, float, float]]) -> np.ndar
 
 
 def contours(image: np.ndarray) -> np.ndarray:
-    """Strength of the edges of an image, (H, W, 1), 0..1: the largest step to a neighbour, over the colours."""
-    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    across = np.abs(padded[1:-1, 2:] - padded[1:-1, :-2])
-    down = np.abs(padded[2:, 1:-1] - padded[:-2, 1:-1])
+    """Strength of the edges of an image, (H, W, 1), 0..1: the largest step between neighbours, over the colours.
+
+    Neighbours are a 64th of the side away, so a line keeps its width in a larger rendering.
+    """
+    far = max(1, len(image) // 64)
+    padded = np.pad(image, ((far, far), (far, far), (0, 0)), mode="edge")
+    across = np.abs(padded[far:-far, 2 * far :] - padded[far:-far, : -2 * far])
+    down = np.abs(padded[2 * far :, far:-far] - padded[: -2 * far, far:-far])
     return (np.maximum(across, down).max(-1, keepdims=True) * 1.6).clip(0, 1)
 
 
@@ -147,9 +151,3 @@ STYLES: dict[str, Look] = {
     "ink": Look((), "ink", over, 0.0),
     "blueprint": Look((), "noto", _blueprint, 0.0),
 }
-
-
-def soften(image: np.ndarray, radius: float) -> np.ndarray:
-    """Gaussian blur, as the picture codec does to small details."""
-    data = Image.fromarray((image.clip(0, 1) * 255).round().astype(np.uint8))
-    return np.asarray(data.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255

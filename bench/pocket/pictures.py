@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .concepts import Concept, all_concepts
+from .concepts import all_concepts
 
 SIZE = 64
 RENDER = 256
@@ -58,7 +58,7 @@ def render(text: str, size: int = SIZE) -> np.ndarray:
     rgba = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"), np.float32) / 255
     rgba = np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], -1)
     if size != large:
-        planes = [Image.fromarray(plane).resize((size, size), Image.LANCZOS) for plane in rgba.transpose(2, 0, 1)]
+        planes = [Image.fromarray(plane).resize((size, size), Image.Resampling.LANCZOS) for plane in rgba.transpose(2, 0, 1)]
         rgba = np.stack([np.asarray(plane) for plane in planes], -1).clip(0, 1)
     return np.concatenate([np.minimum(rgba[..., :3], rgba[..., 3:]), rgba[..., 3:]], -1)
 
@@ -115,8 +115,3 @@ def _straight(picture: np.ndarray) -> np.ndarray:
     alpha = picture[..., 3:]
     colour = picture[..., :3] * 255 / np.maximum(alpha, 1)
     return np.concatenate([colour.clip(0, 255).round(), alpha], -1).astype(np.uint8)
-
-
-def concept_numbers(concepts: list[Concept]) -> dict[str, int]:
-    """Caption name -> number of the concept."""
-    return {concept.name: i for i, concept in enumerate(concepts)}

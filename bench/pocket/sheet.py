@@ -14,7 +14,8 @@ from .looks import LOOKS
 from .sampling import load_pipeline, sample
 
 COLUMNS = 18
-SHOWN = ("fox", "owl", "tree", "pizza", "car", "guitar")
+STEPS = 15
+SHOWN = ("fox", "car", "guitar")
 SHEET = Path(__file__).parents[2] / "docs" / "pocket-sheet.png"
 
 
@@ -33,7 +34,7 @@ def write_sheet(folder: Path, path: Path = SHEET) -> None:
     pipeline, names = load_pipeline(folder), [concept.name for concept in all_concepts()]
     own = [plain_caption(i, "noto") for i in range(len(names))]
     looks = [plain_caption(names.index(name), look) for name in SHOWN for look in LOOKS]
-    parts = [grid(sample(pipeline, own), COLUMNS), grid(sample(pipeline, looks, seed=1000), len(LOOKS))]
+    parts = [grid(sample(pipeline, own, steps=STEPS), COLUMNS), grid(sample(pipeline, looks, seed=1000, steps=STEPS), len(LOOKS))]
     width = max(part.shape[1] for part in parts)
     padded = [np.pad(p, ((0, 16), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in parts]
     path.parent.mkdir(parents=True, exist_ok=True)

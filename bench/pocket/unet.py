@@ -26,8 +26,8 @@ WIDTH = 192  # of the text encoder
 BATCH = 24
 SKEW = 0.6  # below one: more draws of noisy times, where the text decides
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-OWN = "noto"
-FOCUS = 0.6  # extra share of the own look at the start: words are learnt on one look, looks are learnt afterwards
+PLAIN = {"noto": 0.65, "flat": 0.35}
+FOCUS = 0.6  # extra share of the plain looks at the start: words are learnt on them, the other looks afterwards
 FOCUS_STEPS = 4000  # the focus falls to nothing over these steps
 WATCHED = ("noto", "flat", "noto on red", "flat on green", "negative", "edge")
 
@@ -90,11 +90,11 @@ class Latents:
         self.random = np.random.default_rng(seed)
         shares = np.asarray([look.share for look in LOOKS.values()])
         self.shares = shares / shares.sum()
-        self.own = np.asarray([name == OWN for name in LOOKS], float)
+        self.plain = np.asarray([PLAIN.get(name, 0.0) for name in LOOKS])
 
     def draw(self, count: int, focus: float = 0.0) -> tuple[Tensor, list[str]]:
-        """`count` random latents with captions; `focus` moves that share of the draws to the own look."""
-        looks = self.random.choice(len(self.looks), count, p=focus * self.own + (1 - focus) * self.shares)
+        """`count` random latents with captions; `focus` moves that share of the draws to the plain looks."""
+        looks = self.random.choice(len(self.looks), count, p=focus * self.plain + (1 - focus) * self.shares)
         concepts = self.random.integers(self.table.shape[1], size=count)
         captions = [self.captions.draw(c, self.looks[k]) for k, c in zip(looks, concepts, strict=True)]
         return self.table[looks, concepts], captions
