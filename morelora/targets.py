@@ -28,7 +28,7 @@ GROUPS = {
     "transformer": rf"^unet\..*({TRANSFORMER})",
     "all": rf"^unet\..*({TRANSFORMER}|{CONVOLUTION})",
 }
-"""Layers of the UNet by the value of ``layers``. The input and output layers and time embeddings are left out: clients drop them."""
+"""Layers of the UNet by the value of ``layers``. Without input and output layers and time embeddings: clients drop them."""
 
 TEXT_GROUP = rf"^text_encoder(_2)?\..*({TEXT})"
 """Layers of the text encoders: all six, since diffusers reads a file without ``out_proj`` wrongly."""
@@ -139,7 +139,7 @@ class Target:
 
 
 def gather_options(values: Any, fields: set[str]) -> Any:
-    """Move keys that are no field into ``options``, so that ``rank`` stands beside ``algorithm`` in TOML and on the command line."""
+    """Move keys that are no field into ``options``, so that ``rank`` stands beside ``algorithm`` in TOML."""
     if not isinstance(values, Mapping):
         return values
     extra = {key: value for key, value in values.items() if key not in fields}
