@@ -54,7 +54,9 @@ def train_steps(
         meter.add(session.step, loss, lr, norm)
         if is_due(session.step):
             meter.flush()
-            if pause(session.step):
+            stopped = pause(session.step)
+            meter.restart_clock()
+            if stopped:
                 break
     meter.flush()
     return session.step == config.train.steps
@@ -120,6 +122,10 @@ class Meter:
     def __init__(self, emit: Callable[[Event], None], every: int) -> None:
         self.emit, self.every = emit, every
         self.waiting: list[tuple[int, Tensor, float, Tensor]] = []
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave the time of checkpoints and previews out of the rate."""
         self.since = time.perf_counter()
 
     def add(self, step: int, loss: Tensor, lr: float, norm: Tensor) -> None:

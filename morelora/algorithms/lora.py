@@ -39,9 +39,15 @@ class LoRA(Factored):
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)
         rank, tucker = options.rank, options.tucker and site.is_spatial
+        if rank > max(site.m, site.c):
+            raise AdapterError(f"rank {rank} is larger than both sides of the layer's {site.m} x {site.c} weight: lower it")
         self.up = nn.Parameter(torch.zeros(site.m, rank))
         self.down = nn.Parameter(uniform((rank, site.n if tucker else site.c), site.n if tucker else site.c, generator))
         self.mid = nn.Parameter(uniform((rank, rank, *site.kernel), rank * site.taps, generator)) if tucker else None
+
+    def remark(self) -> str:
+        too_much = self.options.rank > min(self.site.m, self.site.c)
+        return "the rank is above the layer's full rank, which costs memory and gains nothing" if too_much else ""
 
     def factors(self) -> tuple[Tensor, Tensor]:
         down = self.down if self.mid is None else tucker_down(self.mid, self.down)
