@@ -13,7 +13,7 @@ from .concepts import all_concepts
 from .looks import LOOKS
 from .sampling import load_pipeline, sample
 
-COLUMNS = 18
+COLUMNS = 29
 STEPS = 15
 SHOWN = ("fox", "car", "guitar")
 SHEET = Path(__file__).parents[2] / "docs" / "pocket-sheet.png"
