@@ -43,8 +43,8 @@ LAYERS = r"attn\d\.(to_q|to_k|to_v|to_out\.0)$|ff\.net\.(0\.proj|2)$"
 
 WIDTHS: dict[str, dict[str, Any]] = {
     "pocket": {
-        "block_out_channels": (64, 128), "layers_per_block": 1, "cross_attention_dim": 128, "attention_head_dim": 4,
-        "in_channels": 8, "out_channels": 8, "norm_num_groups": 16,
+        "block_out_channels": (80, 160), "layers_per_block": 1, "cross_attention_dim": 192, "attention_head_dim": 5,
+        "in_channels": 24, "out_channels": 24, "norm_num_groups": 16,
         "down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2,
     },
     "half": {"block_out_channels": (160, 320, 640, 640), "cross_attention_dim": 768},
