@@ -78,7 +78,7 @@ class WeightDecomposed(Adapter):
     def gain(self, weight: Tensor) -> Tensor:
         """``g``, one number for each feature of the axis; 0 where the weight is all zero."""
         squares = self._squared_norms(weight)
-        return self.magnitude * squares.clamp_min(torch.finfo(squares.dtype).tiny).rsqrt()
+        return self.magnitude * squares.rsqrt().masked_fill(squares == 0, 0.0)
 
     def delta(self, weight: Tensor) -> Tensor:
         weight = weight.to(self.magnitude.dtype)

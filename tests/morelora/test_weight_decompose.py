@@ -40,11 +40,13 @@ def test_an_all_zero_feature_stays_zero_and_finite(axis: str) -> None:
     layer = nn.Linear(6, 4).double()
     with torch.no_grad():
         (layer.weight[:, 2] if axis == "input" else layer.weight[2]).zero_()
-    adapted = Adapted(layer, WeightDecomposed(LoRA(Site.of(layer), LoRA.Options()), layer.weight, axis).double())
+    lora = LoRA(Site.of(layer), LoRA.Options(rank=2))
+    adapted = Adapted(layer, WeightDecomposed(lora, layer.weight, axis).double())
     x = example(layer)
     torch.testing.assert_close(adapted(x), layer(x), rtol=0, atol=1e-12)
     adapted(x).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in adapted.adapter.parameters())
+    assert adapted.adapter.magnitude.grad[2] == 0 and adapted.adapter.magnitude.grad.count_nonzero() >= 3
 
 
 @pytest.mark.parametrize("axis", ["input", "output"])
