@@ -2,7 +2,7 @@
 
 ``python -m bench.style --quick`` trains every preset on every shipped style and prints, for the base and each adapter,
 
-* the distance to the true pictures of the held-out concepts (RMSE at 16x16 pixels; the true picture through the VAE is the floor),
+* the distance to the true pictures of the held-out concepts (RMSE at 16x16 pixels; true pictures through the VAE are the floor),
 * the share of samples that the style judge calls the new style,
 * the share whose concept the concept judge has among its first five, beside the same share for the true pictures.
 
@@ -169,11 +169,12 @@ def line(row: Row) -> str:
     """A row of the Markdown table."""
     s = row.scores
     cost = f"{row.seconds:.0f} s | {row.file_bytes / 1024:.0f} KiB" if row.seconds else " | "
-    return f"| {row.style} | {row.what} | {s.distance:.3f} | {s.called_style:.0%} | {s.concept_top5:.0%} | {s.concept_top1:.0%} | {cost} |"
+    shares = " | ".join(f"{share:.0%}" for share in (s.called_style, s.concept_top5, s.concept_top1))
+    return f"| {row.style} | {row.what} | {s.distance:.3f} | {shares} | {cost} |"
 
 
 HEAD = (
-    "| style | what | distance to the true picture | called the style | concept in the top 5 | top 1 | training, with previews | file |\n"
+    "| style | what | distance to the true picture | called the style | concept top 5 | top 1 | training, with previews | file |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 

@@ -21,9 +21,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    module_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Chance that a layer's adapter is skipped for one training step."
-    )
+    module_dropout: float = Field(0.0, ge=0, lt=1, description="Chance that a layer's adapter is skipped for one training step.")
 
 
 class RankOptions(Options):

@@ -25,9 +25,7 @@ def build(target: Target, layer: nn.Module, generator: Generator | None = None) 
         raise AdapterError(f"{target.name}: {error}") from error
 
 
-def inject(
-    models: Mapping[str, nn.Module], targets: Iterable[Target], generator: Generator | None = None
-) -> AdapterSet:
+def inject(models: Mapping[str, nn.Module], targets: Iterable[Target], generator: Generator | None = None) -> AdapterSet:
     """Adapt the targets' layers in place; every other parameter of the models is left as it is.
 
     Args:

@@ -130,6 +130,5 @@ def _setting(path: str, field: FieldInfo) -> Setting:
     return Setting(path, field.annotation, default, bounds, unit, level, field.description or "")
 
 
-
 def _short(number: float) -> str:
     return f"{number:.12g}" if isinstance(number, float) else str(number)

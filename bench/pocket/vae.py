@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .looks import GROUNDS, LOOKS, contours, over
@@ -158,12 +159,12 @@ class Code(nn.Module):
 
 def load_code(work: Path) -> Code:
     """The code of this work folder, fitted once on all looks and on recoloured icons."""
-    kept = work / "code.pt"
+    kept = work / "code.safetensors"
     if not kept.exists():
         images = Images(work, seed=7)
         looks = torch.cat([look_images(work, look) for look in LOOKS])
-        torch.save(Code.fit(torch.cat([looks, images.batch(2000)])), kept)
-    return torch.load(kept, weights_only=False)
+        save_file(Code.fit(torch.cat([looks, images.batch(2000)])).state_dict(), kept)
+    return Code(**load_file(kept))
 
 
 def look_images(work: Path, look: str) -> Tensor:

@@ -41,9 +41,7 @@ class LoHa(Factored):
             description="Rank of each of the two products; the change has up to rank squared.",
             json_schema_extra={"level": "basic"},
         )
-        tucker: bool = Field(
-            False, description="Tucker factors for kernels larger than 1x1: fewer parameters at the same rank."
-        )
+        tucker: bool = Field(False, description="Tucker factors for kernels larger than 1x1: fewer parameters at the same rank.")
 
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)

@@ -32,9 +32,7 @@ class LoRA(Factored):
     class Options(RankOptions):
         """Settings of LoRA and LoCon."""
 
-        tucker: bool = Field(
-            False, description="Tucker factors for kernels larger than 1x1: fewer parameters at the same rank."
-        )
+        tucker: bool = Field(False, description="Tucker factors for kernels larger than 1x1: fewer parameters at the same rank.")
 
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)
@@ -81,4 +79,3 @@ class LoRA(Factored):
             if self.mid is not None:
                 self.mid.copy_(need(tensors, "lora_mid.weight", (rank, rank, *site.kernel)))
         return self
-

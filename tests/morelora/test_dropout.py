@@ -74,9 +74,7 @@ def test_rank_dropout_drops_whole_ranks_for_each_sample(name: str, algorithm: st
         alternatives.append(layer.base(x[:1]) + keep(x[:1]) / (1 - CHANCE))
     torch.manual_seed(9)
     found = layer(x)
-    chosen = [
-        [i for i, other in enumerate(alternatives) if torch.allclose(row, other[0], rtol=0, atol=1e-10)] for row in found
-    ]
+    chosen = [[i for i, other in enumerate(alternatives) if torch.allclose(row, other[0], rtol=0, atol=1e-10)] for row in found]
     assert all(len(match) == 1 for match in chosen), chosen
     assert len({match[0] for match in chosen}) > 1
 

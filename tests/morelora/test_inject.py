@@ -191,9 +191,7 @@ def gradients(model: nn.Module, adapters: AdapterSet, x: Tensor, checkpointed: b
 
 @pytest.mark.parametrize("decompose", [False, True])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_gradient_checkpointing_gives_the_same_gradients(
-    models: dict[str, nn.Module], algorithm: str, decompose: bool
-) -> None:
+def test_gradient_checkpointing_gives_the_same_gradients(models: dict[str, nn.Module], algorithm: str, decompose: bool) -> None:
     settings = {"algorithm": algorithm, "rank": 1, "weight_decompose": decompose, "dropout": 0.3}
     adapters, x = trained(models, **settings), latents().double()
     models["unet"].train()

@@ -158,7 +158,11 @@ CASES = [
     Bad("bad TOML", preset("[train\nsteps = 3"), ("mine.toml", "not valid TOML", "line 1")),
     Bad("bad expression in a rule", setting("adapter.rules=[{match='('}]"), ("adapter.rules[0].match", "regular expression")),
     Bad("rule that matches nothing", setting("adapter.rules=[{match='attn9'}]"), ("attn9", "matches no layer")),
-    Bad("rank above both sides of a layer", setting("adapter.rank=4000"), ("unet.", "rank 4000 is larger than both sides", "lower it")),
+    Bad(
+        "rank above both sides of a layer",
+        setting("adapter.rank=4000"),
+        ("unet.", "rank 4000 is larger than both sides", "lower it"),
+    ),
     Bad("rank too large", setting("adapter.rank=5000"), ("adapter.rank = 5000", "at most 4096")),
     Bad(
         "rank too large for loha",

@@ -18,9 +18,19 @@ from trainer.errors import InputError
 from trainer.schema import Setting, named, nearest, walk
 
 RELIED_ON = {
-    "data.images", "data.trigger", "model.base", "adapter.algorithm", "adapter.rank",
-    "adapter.alpha", "train.steps", "train.seed", "optimizer.lr", "checkpoint.every",
-    "preview.every", "export.dtype", "export.format",
+    "data.images",
+    "data.trigger",
+    "model.base",
+    "adapter.algorithm",
+    "adapter.rank",
+    "adapter.alpha",
+    "train.steps",
+    "train.seed",
+    "optimizer.lr",
+    "checkpoint.every",
+    "preview.every",
+    "export.dtype",
+    "export.format",
 }
 
 NUMBERS = [s for s in walk() if set(s.kinds) & {int, float} and bool not in s.kinds]

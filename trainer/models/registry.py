@@ -79,7 +79,9 @@ def pixel_factor(path: Path) -> int:
     try:
         return 2 ** (len(json.loads((path / "vae" / "config.json").read_text(encoding="utf-8"))["block_out_channels"]) - 1)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{path / 'vae' / 'config.json'} is no VAE's config: {error!r}", "copy the model folder again") from error
+        raise InputError(
+            f"{path / 'vae' / 'config.json'} is no VAE's config: {error!r}", "copy the model folder again"
+        ) from error
 
 
 def load(config: ModelConfig) -> Bundle:

@@ -151,9 +151,7 @@ def too_long(folder):
     return folder / ("x" * 300), ["cannot be read: File name too long"]
 
 
-@pytest.mark.parametrize(
-    "make", [missing, a_file, empty, only_others, one_level_deeper, nothing_given, nul_in_path, too_long]
-)
+@pytest.mark.parametrize("make", [missing, a_file, empty, only_others, one_level_deeper, nothing_given, nul_in_path, too_long])
 def test_folders_without_pictures_say_what_is_there_and_what_to_do(tmp_path, make):
     folder, parts = make(tmp_path)
     message = refused(settings(folder))
