@@ -174,7 +174,7 @@ def line(row: Row) -> str:
 
 
 HEAD = (
-    "| style | what | distance to the true picture | called the style | concept top 5 | top 1 | training, with previews | file |\n"
+    "| style | what | distance to the true picture | called the style | concept top 5 | top 1 | training + previews | file |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
