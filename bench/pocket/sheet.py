@@ -38,5 +38,5 @@ def write_sheet(folder: Path, path: Path = SHEET) -> None:
     width = max(part.shape[1] for part in parts)
     padded = [np.pad(p, ((0, 16), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in parts]
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(padded)).save(path, optimize=True)
+    Image.fromarray(np.concatenate(padded)).quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {len(own)} concepts in the own look, then {', '.join(SHOWN)} in all {len(LOOKS)} looks")
