@@ -26,10 +26,6 @@ class Form:
     def name(self) -> str:
         return f"{self.family} / {self.library}"
 
-    @property
-    def is_ours(self) -> bool:
-        return self.library.startswith("morelora")
-
 
 def nothing(model: nn.Module, layers: list[str]) -> list[nn.Parameter]:
     """The floor: no adapter at all."""
