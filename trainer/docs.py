@@ -13,7 +13,7 @@ FILE = ROOT / "docs" / "settings.md"
 
 HEAD = """# Settings
 
-Written by `python -m trainer.docs` from the schema (`trainer/config.py` and each algorithm's `Options`); do not edit by hand.
+Written by `python -m trainer.docs` from the schema (`trainer/config/` and each algorithm's `Options`); do not edit by hand.
 
 A setting is given in a TOML file (`python3 launch.py --preset my.toml`), or on the command line with
 `--set section.name=value`, which wins. On the command line a word needs no quotes, a list is written as in TOML

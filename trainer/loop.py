@@ -10,15 +10,10 @@ import torch
 from torch import Tensor
 
 from morelora import AdapterSet
-from trainer import rng
-from trainer.data import Batch
-from trainer.diffusion.losses import draw_noise, draw_timesteps, min_snr_weight, squared_error
 from trainer.errors import NonFiniteError
 from trainer.events import Event, Step, Warned
+from trainer.objective import losses
 from trainer.session import Session
-
-NOISE = 1
-"""Key of the generator of noise and timesteps, beside the loader's own."""
 
 CHECK_STEPS = 3
 """Steps after which every trainable tensor must have had a gradient (LoHa's others wait for its zero factor)."""
@@ -68,8 +63,8 @@ def _backward(session: Session) -> Tensor:
     batches = [session.loader.batch(session.step * count + i) for i in range(count)]
     pictures = sum(len(batch.captions) for batch in batches)
     total = torch.zeros((), device=session.accelerator.device)
-    for i, batch in enumerate(batches):
-        loss = losses(session, batch, session.step * count + i).sum() / pictures
+    for batch in batches:
+        loss = losses(session, batch).sum() / pictures
         if loss.requires_grad:  # module dropout may have skipped every adapter
             session.accelerator.backward(loss)
         total += loss.detach()
@@ -81,31 +76,16 @@ def _backward(session: Session) -> Tensor:
 
 def _average_gradients(session: Session) -> None:
     """One all-reduce over the adapters' gradients: they are few, so no wrapper around the models is needed."""
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in session.adapters.parameters()]
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in session.parameters()]
     flat = session.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
-    for parameter, part in zip(session.adapters.parameters(), flat.split([g.numel() for g in gradients]), strict=True):
+    for parameter, part in zip(session.parameters(), flat.split([g.numel() for g in gradients]), strict=True):
         parameter.grad = part.view_as(parameter)
-
-
-def losses(session: Session, batch: Batch, micro_step: int) -> Tensor:
-    """Weighted loss of each picture, ``(B,)``. Noise and timesteps depend on the seed and the micro step alone."""
-    config, schedule, device = session.config, session.bundle.schedule, session.accelerator.device
-    generator = rng.generator_for(config.train.seed, NOISE, micro_step, session.accelerator.process_index)
-    noise = draw_noise(batch.latents, generator, config.loss.noise_offset).to(device)
-    t = draw_timesteps(len(batch.captions), len(schedule), generator).to(device)
-    x0 = batch.latents.to(device)
-    with session.accelerator.autocast():
-        text = batch.text_states.to(device) if batch.text_states is not None else session.bundle.encode_text(batch.captions)
-        prediction = session.bundle.predict(schedule.corrupt(x0, noise, t), t, text)
-    loss = squared_error(prediction, schedule.target(x0, noise, t))
-    gamma = config.loss.min_snr_gamma
-    return loss if gamma is None else loss * min_snr_weight(schedule.snr(t), gamma, schedule.objective)
 
 
 def _optimize(session: Session) -> Tensor:
     """Clip, step, limit norms, average; returns the gradient's norm before clipping."""
     config, accelerator = session.config, session.accelerator
-    norm = accelerator.clip_grad_norm_(session.adapters.parameters(), config.optimizer.clip_norm or math.inf)
+    norm = accelerator.clip_grad_norm_(session.parameters(), config.optimizer.clip_norm or math.inf)
     session.optimizer.step()
     if not accelerator.optimizer_step_was_skipped:
         session.schedule.step()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -36,6 +37,10 @@ class Session:
     schedule: LambdaLR
     ema: Ema | None
     step: int = 0
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Everything that is trained."""
+        return self.adapters.parameters()
 
 
 def build_accelerator(config: Config) -> Accelerator:

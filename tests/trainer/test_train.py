@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer import tiny
-from trainer import loop, settings
+from trainer import loop, objective, settings
 from trainer.errors import ExitCode, InputError, LockedError, NonFiniteError, StoppedError
 from trainer.events import Event, Finished, Started, Step, Warned
 from trainer.run import RunDir
@@ -219,14 +219,14 @@ def test_first_loss_is_the_closed_form(inputs, tmp_path):
     """Step 1 has the base's own loss: recomputed from the pictures with diffusers' parts, weights and all."""
     events: list[Event] = []
     captured: list[tuple[torch.Tensor, ...]] = []
-    original = loop.squared_error
+    original = objective.squared_error
 
     def spy(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         captured.append((prediction.detach().clone(), target.clone()))
         return original(prediction, target)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "squared_error", spy)
+        patch.setattr(objective, "squared_error", spy)
         run(inputs, tmp_path, events.append, train__accumulation=3, train__steps=1, data__repeats=1)
     per_picture = torch.cat([((p - t) ** 2).flatten(1).mean(1) for p, t in captured])
     assert len(captured) == 3
@@ -236,8 +236,8 @@ def test_first_loss_is_the_closed_form(inputs, tmp_path):
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(inputs, tmp_path):
     real = loop.losses
 
-    def poisoned(session, batch, micro_step):  # noqa: ANN001, ANN202
-        found = real(session, batch, micro_step)
+    def poisoned(session, batch):  # noqa: ANN001, ANN202
+        found = real(session, batch)
         return found * float("nan") if session.step == 4 else found
 
     with pytest.MonkeyPatch.context() as patch:

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
+from trainer.conditioning import Size
 from trainer.errors import InputError
-
-Size = tuple[int, int]
-"""Width, height in pixels."""
 
 MAX_ASPECT = 3
 """Longer side over shorter side; beyond it a picture is cropped, since base models draw badly there."""

@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from trainer.conditioning import States
 from trainer.data.buckets import Size
 from trainer.data.entries import Entries, Entry, key_of, sweep
 from trainer.data.images import Pixels, decode, fit, to_tensor
@@ -24,7 +25,6 @@ from trainer.data.items import Dataset, Item
 from trainer.data.problems import Unusable, shown
 from trainer.errors import ExitCode, InputError, NonFiniteError, StoppedError
 
-States = Tensor | tuple[Tensor, ...]
 Payload = TypeVar("Payload")
 
 TRANSFORM = "lanczos cover, centre crop, 1"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.conditioning import Frames, States
 from trainer.config import DataConfig, TrainConfig
 from trainer.data import buckets
-from trainer.data.buckets import Size
-from trainer.data.cache import LatentStore, States, TextStore
+from trainer.data.cache import LatentStore, TextStore
 from trainer.data.items import Dataset
 from trainer.data.order import Order, generator
 
@@ -47,13 +47,11 @@ class Batch:
     items: list[int]
     """Indices into ``dataset.items``."""
     mirrored: list[bool]
-    original_sizes: list[Size]
-    """(width, height) before the resize."""
-    crops: list[Size]
-    """(left, top) of the bucket in the resized picture, in pixels; centred, so the same for a mirrored one."""
-    target_size: Size
-    """(width, height) of the bucket."""
+    frames: Frames
+    """Where each picture was cut from; a centred cut is the same for a mirrored picture."""
     epoch: int
+    number: int
+    """Of the batch in the endless row of all batches, over all processes: what is random in it depends on nothing else."""
 
 
 class Loader:
@@ -91,10 +89,13 @@ class Loader:
             text_states=None if self._texts is None else self._texts.batch(captions),
             items=list(indices),
             mirrored=mirrored,
-            original_sizes=[item.size for item in items],
-            crops=[buckets.crop_offset(item.size, item.bucket) for item in items],
-            target_size=items[0].bucket,
+            frames=Frames(
+                original=[item.size for item in items],
+                crops=[buckets.crop_offset(item.size, item.bucket) for item in items],
+                target=items[0].bucket,
+            ),
             epoch=number // self.batches_per_epoch,
+            number=number,
         )
 
     def _sample(self, indices: Sequence[int], mirrored: Sequence[bool], seed: int) -> Tensor:

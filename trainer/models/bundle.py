@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from trainer.conditioning import Frames, States
 from trainer.diffusion.schedule import Schedule
 
 
@@ -35,8 +36,8 @@ class Bundle(ABC):
         """Text encoders by the pipeline's name for them."""
 
     @abstractmethod
-    def encode_text(self, captions: list[str]) -> Tensor:
-        """The denoiser's condition for captions, ``(B, tokens, width)``, with gradients where they are wanted."""
+    def encode_text(self, captions: list[str]) -> States:
+        """The denoiser's condition for captions, batch first, with gradients where they are wanted."""
 
     @abstractmethod
     def overflow(self, caption: str) -> str:
@@ -48,9 +49,10 @@ class Bundle(ABC):
         """Tokens of a caption that the text encoder reads, with its start and end marks."""
 
     @torch.no_grad()
-    def encode_text_ahead(self, captions: list[str]) -> Tensor:
+    def encode_text_ahead(self, captions: list[str]) -> States:
         """``encode_text`` for the cache: float32 on the CPU, without gradients."""
-        return self.encode_text(captions).float().cpu()
+        states = self.encode_text(captions)
+        return states.float().cpu() if isinstance(states, Tensor) else tuple(part.float().cpu() for part in states)
 
     def enable_gradient_checkpointing(self) -> None:
         """Compute activations again in the backward pass."""
@@ -94,10 +96,9 @@ class Bundle(ABC):
         decoded = vae.decode(latents.float() / vae.config.scaling_factor + shift).sample
         return (decoded / 2 + 0.5).clamp(0, 1).cpu()
 
-    def predict(self, noisy: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        """The denoiser's prediction for ``x_t`` ``(B, C, h, w)``, timesteps ``(B,)`` and condition ``(B, tokens, width)``."""
-        dtype = self.unet.dtype
-        return self.unet(noisy.to(dtype), t, encoder_hidden_states=text.to(dtype)).sample
+    @abstractmethod
+    def predict(self, noisy: Tensor, t: Tensor, text: States, frames: Frames) -> Tensor:
+        """The denoiser's prediction for ``x_t`` ``(B, C, h, w)``, timesteps ``(B,)``, ``encode_text``'s states, and frames."""
 
     def fingerprint(self, *parts: str) -> str:
         """sha256 over the weight files of the named sub-folders: the identity of encoders and of the base."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from trainer.conditioning import Frames, States
 from trainer.models.bundle import Bundle
 
 
@@ -31,6 +32,10 @@ class StableDiffusion(Bundle):
             captions, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
         )
         return self.pipeline.text_encoder(tokens.input_ids.to(self.device))[0]
+
+    def predict(self, noisy: Tensor, t: Tensor, text: States, frames: Frames) -> Tensor:
+        dtype = self.unet.dtype
+        return self.unet(noisy.to(dtype), t, encoder_hidden_states=text.to(self.device, dtype)).sample
 
     def overflow(self, caption: str) -> str:
         tokenizer = self.pipeline.tokenizer

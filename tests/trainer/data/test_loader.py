@@ -121,10 +121,10 @@ def test_sizes_and_crops(made):
     dealt = loader(made, DEALING)
     for k in range(20):
         batch = dealt.batch(k)
-        assert batch.original_sizes == [dataset.items[item].size for item in batch.items]
+        assert batch.frames.original == [dataset.items[item].size for item in batch.items]
         expected = {(64, 64): ((64, 64), (0, 0)), (100, 60): ((80, 48), (0, 0)), (150, 200): ((48, 80), (6, 0))}
-        assert [(batch.target_size, crop) for crop in batch.crops] == [expected[size] for size in batch.original_sizes]
-        assert batch.latents.shape[2:] == (batch.target_size[1] // 8, batch.target_size[0] // 8)
+        assert [(batch.frames.target, crop) for crop in batch.frames.crops] == [expected[size] for size in batch.frames.original]
+        assert batch.latents.shape[2:] == (batch.frames.target[1] // 8, batch.frames.target[0] // 8)
 
 
 def test_settings_become_dealing():

@@ -1,0 +1,47 @@
+"""Every setting of a run, once. Command line, presets, GUI controls, validation and docs derive from this schema.
+
+Each section has a file; ``checks`` holds what sections say of each other.
+"""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from morelora import AdapterConfig
+from trainer.config.base import Level, Precision, Section, setting
+from trainer.config.checkpoint import CheckpointConfig
+from trainer.config.checks import CHECKS
+from trainer.config.data import DataConfig
+from trainer.config.loss import LossConfig
+from trainer.config.model import ModelConfig
+from trainer.config.optimizer import OptimizerConfig
+from trainer.config.output import ExportConfig, RunConfig
+from trainer.config.preview import PreviewConfig
+from trainer.config.train import TrainConfig
+
+__all__ = [
+    "CheckpointConfig", "Config", "DataConfig", "ExportConfig", "Level", "LossConfig", "ModelConfig", "OptimizerConfig",
+    "Precision", "PreviewConfig", "RunConfig", "Section", "TrainConfig", "setting",
+]  # fmt: skip
+
+
+class Config(Section):
+    """All settings of a run, in the order of the GUI."""
+
+    run: RunConfig = RunConfig()
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    train: TrainConfig = TrainConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = LossConfig()
+    preview: PreviewConfig = PreviewConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Config:
+        problem = next((problem for check in CHECKS for problem in check(self)), None)
+        if problem:
+            raise ValueError(problem)
+        return self

@@ -1,0 +1,35 @@
+"""Combinations of settings that contradict each other or would be ignored: each is refused with its fix.
+
+A check takes the whole ``Config`` and yields what is wrong; the first complaint is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+
+
+def _train(config: Config) -> Iterator[str]:
+    if not (config.train.unet or config.train.text_encoder):
+        yield "train.unet and train.text_encoder are both off: nothing would be trained"
+
+
+def _optimizer(config: Config) -> Iterator[str]:
+    if config.optimizer.text_encoder_lr is not None and not config.train.text_encoder:
+        yield "optimizer.text_encoder_lr has no effect while train.text_encoder = false"
+    if config.optimizer.warmup >= config.train.steps:
+        yield f"optimizer.warmup ({config.optimizer.warmup}) must be less than train.steps ({config.train.steps})"
+
+
+def _export(config: Config) -> Iterator[str]:
+    adapter, form = config.adapter, config.export.format
+    if form == "diffusers" and adapter.weight_decompose and adapter.decompose_axis == "input":
+        yield "export.format = 'diffusers' can hold DoRA only with adapter.decompose_axis = 'output'"
+    if form == "lora" and adapter.weight_decompose:
+        yield "export.format = 'lora' cannot hold DoRA (it is not low-rank): use 'webui', or 'diffusers' with the output axis"
+
+
+CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (_train, _optimizer, _export)
