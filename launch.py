@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 BROWSER_OPTIONS = ("--host", "--port", "--auth", "--share")
+WORKERS = ("-n", "2", "--dist", "loadfile")
+"""How the whole suite is run: a test file at a time on each of two processes."""
 ENVIRONMENT = {
     "PYTHONUTF8": "1",
     "HF_HUB_OFFLINE": "1",  # base models are folders on disk
@@ -58,7 +60,8 @@ def hand_over(argv: list[str], testing: bool) -> int:
     """Run the tests, the browser page or the command line in this Python."""
     if testing:
         os.chdir(ROOT)
-        return become([sys.executable, "-m", "pytest", *argv])
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker has a core
+        return become([sys.executable, "-m", "pytest", *(argv or WORKERS)])
     sys.path.insert(0, str(ROOT))
     try:
         if not argv or argv[0].partition("=")[0] in BROWSER_OPTIONS:
