@@ -6,6 +6,7 @@ from itertools import groupby
 
 from morelora import ALGORITHMS, Rule
 from trainer.config import Config
+from trainer.config.data import FolderConfig, SourceConfig
 from trainer.presets import ROOT
 from trainer.schema import Setting, walk
 
@@ -39,6 +40,25 @@ algorithm = "none"
 ```
 """
 
+SOURCES = """### Sources
+
+`[[data.sources]]` names one folder of several; `data.images` is the short form of a single one. A source may hold these
+settings of `[data]` for its own pictures: {shared}. Those that it leaves out are the run's.
+
+```toml
+[data]
+trigger = "mystyle"
+
+[[data.sources]]
+path = "pictures/drawings"
+repeats = 4
+
+[[data.sources]]
+path = "pictures/photos"
+flip = true
+```
+"""
+
 
 def settings_page() -> str:
     """The whole page."""
@@ -53,7 +73,16 @@ def settings_page() -> str:
         if own:
             parts.append("### Options of single algorithms\n\n" + table(own, algorithms=True))
             parts.append(RULES + "\n" + table(list(walk(Rule))))
+        if section == "data":
+            parts.append(_sources())
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _sources() -> str:
+    """The section on ``[[data.sources]]``: the settings of its own as a table, those it shares with the run by name."""
+    shared = [f"`{name}`" for name in FolderConfig.model_fields]
+    own = [setting for setting in walk(SourceConfig) if setting.path not in FolderConfig.model_fields]
+    return SOURCES.format(shared=", ".join(shared)) + "\n" + table(own)
 
 
 def table(settings: list[Setting], algorithms: bool = False) -> str:
@@ -72,6 +101,8 @@ def _row(setting: Setting, algorithms: bool) -> list[str]:
 
 
 def _default(setting: Setting) -> str:
+    if setting.is_required:
+        return "must be given"
     if setting.default is None or setting.default == () or setting.default == "":
         return "empty"
     text = str(setting.default).lower() if isinstance(setting.default, bool) else str(setting.default)

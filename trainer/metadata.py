@@ -44,6 +44,16 @@ IMPLEMENTATION = {"sdxl": "https://github.com/Stability-AI/generative-models"}
 
 
 @dataclass(frozen=True)
+class PictureFolder:
+    """What other programs tell of one folder of pictures."""
+
+    repeats: int
+    pictures: int
+    tags: Mapping[str, int]
+    """How often each caption tag occurs."""
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where an adapter file comes from: what a run knows and the adapters do not."""
 
@@ -55,11 +65,11 @@ class Provenance:
     """SHA-256 of the base's weights; empty where it is not known."""
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
     picture_hashes: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of each picture's content, by file name without its folder."""
+    """SHA-256 of each picture's content, by its name in the data set."""
     buckets: Mapping[str, int] = field(default_factory=dict)
     """Pictures by bucket, ``64x96`` (width x height)."""
-    tag_frequency: Mapping[str, int] = field(default_factory=dict)
-    """How often each caption tag occurs."""
+    folders: Mapping[str, PictureFolder] = field(default_factory=dict)
+    """The folders of pictures by name."""
     step: int = 0
     epochs: float = 0.0
     started_at: float = field(default_factory=time.time)
@@ -87,7 +97,7 @@ def recipe(provenance: Provenance) -> dict[str, Any]:
         "config": _publishable(provenance),
         "family": provenance.family,
         "base": {"name": _name(provenance.base_name), "sha256": provenance.base_hash},
-        "pictures": {_name(name): digest for name, digest in provenance.picture_hashes.items()},
+        "pictures": {_relative(name): digest for name, digest in provenance.picture_hashes.items()},
         "step": provenance.step,
         "epochs": provenance.epochs,
         "versions": versions(),
@@ -135,6 +145,8 @@ def _publishable(provenance: Provenance) -> dict[str, Any]:
     values = {section: dict(fields) if isinstance(fields, Mapping) else fields for section, fields in values.items()}
     for section, key in PRIVATE:
         values.get(section, {}).pop(key, None)
+    for source in values.get("data", {}).get("sources", []):
+        source["path"] = _name(source["path"])
     if "base" in values.get("model", {}):
         values["model"]["base"] = _name(values["model"]["base"])
     return values
@@ -143,6 +155,11 @@ def _publishable(provenance: Provenance) -> dict[str, Any]:
 def _name(path: str) -> str:
     """The last part of a path written on any system."""
     return PureWindowsPath(PurePath(path).name).name or path
+
+
+def _relative(path: str) -> str:
+    """A path that starts nowhere on a disk as it is; of any other, on any system, the last part."""
+    return _name(path) if PurePath(path).is_absolute() or PureWindowsPath(path).is_absolute() else path
 
 
 def _modelspec(provenance: Provenance, stem: str) -> dict[str, str]:
@@ -194,18 +211,20 @@ def _ss_network(adapters: AdapterSet, provenance: Provenance) -> dict[str, str]:
 
 def _ss_data(provenance: Provenance) -> dict[str, str]:
     config = provenance.config
-    pictures = len(provenance.picture_hashes)
-    folder = _name(config.data.images) or "pictures"
+    folders = provenance.folders
     buckets = [
         {"resolution": [int(side) for side in reversed(bucket.split("x"))], "count": count}
         for bucket, count in provenance.buckets.items()
     ]
     return {
         "ss_resolution": f"({config.data.resolution}, {config.data.resolution})",
-        "ss_num_train_images": str(pictures * config.data.repeats),
-        "ss_dataset_dirs": json.dumps({folder: {"n_repeats": config.data.repeats, "img_count": pictures}}),
+        "ss_num_train_images": str(sum(folder.pictures * folder.repeats for folder in folders.values())),
+        "ss_dataset_dirs": json.dumps(
+            {name: {"n_repeats": folder.repeats, "img_count": folder.pictures} for name, folder in folders.items()},
+            ensure_ascii=False,
+        ),
         "ss_bucket_info": json.dumps({"buckets": {str(index): bucket for index, bucket in enumerate(buckets)}}),
-        "ss_tag_frequency": json.dumps({folder: dict(provenance.tag_frequency)}, ensure_ascii=False),
+        "ss_tag_frequency": json.dumps({name: dict(folder.tags) for name, folder in folders.items()}, ensure_ascii=False),
         "ss_steps": str(provenance.step),
         "ss_epoch": f"{provenance.epochs:g}",
         "ss_learning_rate": f"{config.optimizer.lr:g}",

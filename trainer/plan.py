@@ -71,7 +71,7 @@ def state_plan(
         dropped=report.dropped,
         steps=steps,
         batch_size=batch,
-        epochs=round(steps * batch / (report.pictures * config.data.repeats), 2),
+        epochs=round(steps * batch / sum(dataset.repeats), 2),
         checkpoints=-(-steps // every) if every else 1,
         effective_strength=config.optimizer.lr * getattr(config.adapter.options, "scale", 1.0) ** 0.5,
         notes=[

@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from morelora import ALGORITHMS
 from trainer.config import Config
@@ -59,6 +60,16 @@ class Setting:
         return any(get_origin(kind) is tuple for kind in self.kinds)
 
     @property
+    def item(self) -> type[BaseModel] | None:
+        """The section that each entry of a list is, such as one rule of ``adapter.rules``."""
+        inner = get_args(self.type)[:1] if get_origin(self.type) is tuple else ()
+        return next((kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+    @property
+    def is_required(self) -> bool:
+        return self.default is PydanticUndefined
+
+    @property
     def may_be_empty(self) -> bool:
         """Whether ``none`` clears it: it is empty by default."""
         return self.default in (None, "", ())
@@ -68,6 +79,8 @@ class Setting:
         """What may be written: ``whole number, at least 1, at most 256``."""
         if self.choices:
             return " | ".join(self.choices)
+        if self.item:
+            return f"a list of tables, each under [[{self.path}]]"
         if self.is_list:
             return "a list"
         words = " or ".join(KINDS[kind] for kind in self.kinds if kind in KINDS)
@@ -81,13 +94,21 @@ def walk(schema: type[BaseModel] = Config) -> tuple[Setting, ...]:
 
 
 def named(path: str, algorithm: str | None = None) -> Setting | None:
-    """The setting at a dotted path, as ``algorithm`` defines it; None where there is none."""
-    found = [setting for setting in walk() if setting.path == path]
+    """The setting at a dotted path, as ``algorithm`` defines it; None where there is none.
+
+    ``data.sources[0].repeats`` is the setting ``repeats`` of an entry of ``data.sources``.
+    """
+    schema, path = _entry(path)
+    found = [setting for setting in walk(schema) if setting.path == path]
     return next((setting for setting in found if algorithm in setting.algorithms), found[0] if found else None)
 
 
 def nearest(path: str) -> str | None:
     """The setting or section that was probably meant: the same name elsewhere, a similar path, or a similar name."""
+    schema, inner = _entry(path)
+    if schema is not Config:
+        near = difflib.get_close_matches(inner, [setting.path for setting in walk(schema)], n=1)
+        return path.removesuffix(inner) + near[0] if near else None
     if "." not in path and (near := difflib.get_close_matches(path, {setting.section for setting in walk()}, n=1)):
         return near[0]
     paths = sorted({setting.path for setting in walk()})
@@ -97,6 +118,13 @@ def nearest(path: str) -> str | None:
         return names[name]
     alike = difflib.get_close_matches(path, paths, n=1, cutoff=0.75)
     return alike[0] if alike else next((names[near] for near in difflib.get_close_matches(name, names, n=1)), None)
+
+
+def _entry(path: str) -> tuple[type[BaseModel], str]:
+    """The schema that a path belongs to and its place there: the list's own where it runs through an entry of a list."""
+    listed, bracket, rest = path.partition("[")
+    owner = next((setting for setting in walk() if setting.path == listed), None) if bracket else None
+    return (owner.item, rest.partition("].")[2]) if owner and owner.item else (Config, path)
 
 
 def _walk(schema: type[BaseModel], prefix: str) -> Iterator[Setting]:

@@ -14,11 +14,12 @@ from morelora import atomic
 from trainer import presets, settings
 from trainer.config import Config
 from trainer.data import Cache, Dataset, scan
+from trainer.data.sources import labels
 from trainer.errors import ExitCode, StoppedError
 from trainer.events import Event, Finished, Started, Warned
 from trainer.keeper import Keeper
 from trainer.loop import train_steps
-from trainer.metadata import Provenance
+from trainer.metadata import PictureFolder, Provenance
 from trainer.models import Bundle, load, pixel_factor, resolve_base
 from trainer.plan import state_plan
 from trainer.run import RunDir
@@ -164,14 +165,19 @@ def _prompts(config: Config, dataset: Dataset) -> list[str]:
 
 
 def _provenance(config: Config, bundle: Bundle, dataset: Dataset) -> Provenance:
-    tags = Counter(tag.strip() for item in dataset.items for tag in item.caption.split(",") if tag.strip())
     return Provenance(
         config=config,
         family=bundle.file_family,
         base_name=bundle.path.name,
         base_hash=bundle.fingerprint("unet", "vae", *bundle.text_encoders),
         prediction_type=bundle.schedule.objective,
-        picture_hashes={item.path.name: item.sha256 for item in dataset.items},
+        picture_hashes={dataset.name(item.path): item.sha256 for item in dataset.items},
         buckets=dataset.report.buckets,
-        tag_frequency=tags,
+        folders={name: _folder(dataset, index) for index, name in enumerate(labels(dataset.sources))},
     )
+
+
+def _folder(dataset: Dataset, index: int) -> PictureFolder:
+    captions = [item.caption for item in dataset.items if item.source == index]
+    tags = Counter(tag.strip() for caption in captions for tag in caption.split(",") if tag.strip())
+    return PictureFolder(dataset.sources[index].settings.repeats, len(captions), tags)

@@ -17,7 +17,7 @@ from tests.morelora.formats import sd
 from trainer.config import Config
 from trainer.errors import DiskError, ExitCode, InputError, NonFiniteError
 from trainer.export import check, export
-from trainer.metadata import Provenance, read_recipe
+from trainer.metadata import PictureFolder, Provenance, read_recipe
 
 ADAPTER = {"layers": "all", "rank": 4, "alpha": 2.0}
 
@@ -37,7 +37,7 @@ def provenance(adapter: dict[str, Any] | None = None, **changes: Any) -> Provena
         "base_hash": "ab" * 32,
         "picture_hashes": {"/home/anna/pictures/style/a.png": "11" * 32, "b.png": "22" * 32},
         "buckets": {"64x96": 2},
-        "tag_frequency": {"fox": 2},
+        "folders": {"style": PictureFolder(3, 2, {"fox": 2}), "more": PictureFolder(1, 4, {})},
         "step": 120,
         "started_at": 1.7e9,
     }
@@ -81,12 +81,15 @@ def test_metadata_for_other_programs(tmp_path, adapters):
         "ss_network_module": "networks.lora",
         "ss_network_dim": "4",
         "ss_network_alpha": "2",
-        "ss_num_train_images": "6",
+        "ss_num_train_images": "10",
     }
     assert {key: found.get(key) for key in expected} == expected
-    assert json.loads(found["ss_dataset_dirs"]) == {"style": {"n_repeats": 3, "img_count": 2}}
+    assert json.loads(found["ss_dataset_dirs"]) == {
+        "style": {"n_repeats": 3, "img_count": 2},
+        "more": {"n_repeats": 1, "img_count": 4},
+    }
     assert json.loads(found["ss_bucket_info"]) == {"buckets": {"0": {"resolution": [96, 64], "count": 2}}}
-    assert json.loads(found["ss_tag_frequency"]) == {"style": {"fox": 2}}
+    assert json.loads(found["ss_tag_frequency"]) == {"style": {"fox": 2}, "more": {}}
     assert float(found["ss_training_started_at"]) == 1.7e9
     assert found["sshs_model_hash"] == data_hash(tmp_path / "my style.safetensors")
 

@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     from trainer.config import Config
 
 
+def _data(config: Config) -> Iterator[str]:
+    data = config.data
+    if data.images and data.sources:
+        yield "data.images and data.sources are both given: name that folder as one of the sources"
+    if data.sources and all(source.regularization for source in data.sources):
+        yield "data.sources hold regularization pictures alone: there is nothing to learn"
+    for index, source in enumerate(data.sources):
+        if source.regularization and source.trigger:
+            yield f"data.sources[{index}].trigger has no effect: regularization pictures are seen without the trigger"
+
+
 def _train(config: Config) -> Iterator[str]:
     if not (config.train.unet or config.train.text_encoder):
         yield "train.unet and train.text_encoder are both off: nothing would be trained"
@@ -32,4 +43,4 @@ def _export(config: Config) -> Iterator[str]:
         yield "export.format = 'lora' cannot hold DoRA (it is not low-rank): use 'webui', or 'diffusers' with the output axis"
 
 
-CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (_train, _optimizer, _export)
+CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (_data, _train, _optimizer, _export)

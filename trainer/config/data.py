@@ -1,21 +1,53 @@
-"""Settings of pictures and captions."""
+"""Settings of pictures and captions: of the whole run, of every folder, and of one folder alone."""
 
 from __future__ import annotations
 
-from trainer.config.base import Section, setting
+from typing import Any
+
+from trainer.config.base import Section, setting, with_optional
 
 
-class DataConfig(Section):
-    """Pictures and captions."""
+class RunPictures(Section):
+    """What all folders of a run share."""
 
     images: str = setting("", "Folder of the training pictures.", "basic")
-    trigger: str = setting("", "Word that calls the style in a prompt; put before every caption that lacks it.", "basic")
     resolution: int = setting(
         512, "Side of a square training picture; buckets keep about this area.", "basic", "pixels", ge=32, le=4096
     )
     bucket_step: int = setting(64, "Bucket sides are multiples of this.", unit="pixels", ge=8, le=512)
     upscale: bool = setting(False, "Enlarge pictures smaller than their bucket instead of making a smaller bucket.")
+    background: str = setting("white", "Colour put under transparent pictures.")
+
+
+class FolderConfig(Section):
+    """What may differ from folder to folder: a field here is a setting of the run that each source may override."""
+
+    trigger: str = setting("", "Word that calls the style in a prompt; put before every caption that lacks it.", "basic")
     flip: bool = setting(False, "Also train on mirrored pictures; not for text or one-sided subjects.")
     repeats: int = setting(1, "Times each picture is seen in an epoch.", ge=1, le=10000)
     caption_dropout: float = setting(0.05, "Share of steps that train without a caption.", ge=0, le=1)
-    background: str = setting("white", "Colour put under transparent pictures.")
+
+
+class _OneFolder(Section):
+    path: str = setting(..., "Folder of the pictures.", min_length=1)
+    regularization: bool = setting(False, "Pictures of the class, not of the subject: they keep what the base knew of it.")
+    loss_weight: float = setting(1.0, "Weight of these pictures in the loss.", gt=0, le=100)
+
+
+_SourceFields: Any = with_optional(_OneFolder, FolderConfig)
+
+
+class SourceConfig(_SourceFields):
+    """One folder of several, with settings of its own: those of ``FolderConfig`` that are empty are the run's."""
+
+    def over(self, run: FolderConfig) -> FolderConfig:
+        """The settings that hold in this folder."""
+        names = FolderConfig.model_fields
+        own = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return FolderConfig(**{name: getattr(run, name) for name in names} | own)
+
+
+class DataConfig(FolderConfig, RunPictures):
+    """Pictures and captions."""
+
+    sources: tuple[SourceConfig, ...] = setting((), "Several folders in place of data.images, each with settings of its own.")

@@ -100,6 +100,18 @@ def with_trigger(caption: str, trigger: str) -> str:
     return caption if has_trigger(caption, trigger) else f"{trigger}, {caption}"
 
 
+def without_trigger(caption: str, trigger: str) -> str:
+    """The caption without the trigger: a tag of its own goes with its comma, words in a sentence close up."""
+    words = r"\s+".join(re.escape(word) for word in _normal(trigger).split())
+    if not words:
+        return caption
+    bare, found = re.subn(rf"(?<!\w){words}(?!\w)", "\0", caption, flags=re.IGNORECASE)
+    if not found:
+        return caption
+    bare = re.sub(r"(^|,)\s*\0\s*(?=,|$)", "", bare).lstrip(", ")
+    return " ".join(bare.replace("\0", " ").split())
+
+
 def _normal(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 

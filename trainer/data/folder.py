@@ -11,6 +11,7 @@ from pathlib import Path
 from trainer.data.captions import SUFFIXES, stem_key
 from trainer.data.images import is_picture
 from trainer.data.problems import count, shown, some
+from trainer.data.sources import Source
 from trainer.errors import InputError
 
 # fmt: off
@@ -31,35 +32,33 @@ SIDE_FILES = frozenset((
 
 @dataclass(frozen=True)
 class Folder:
-    """``captions`` by (stem key, suffix); ``unusable`` as (name, reason)."""
+    """``captions`` by (stem key, suffix); ``unusable`` as (file, reason)."""
 
     path: Path
     pictures: list[Path]
     captions: dict[tuple[str, str], Path]
-    unusable: list[tuple[str, str]]
+    unusable: list[tuple[Path, str]]
     notes: list[str]
 
 
-def read_folder(name: str) -> Folder:
-    """Sort the files of ``data.images`` by what they are. Raises ``InputError`` where there is no picture to train on."""
-    path = Path(os.path.expanduser(name))
-    files, folders = _entries(path, name)
+def read_folder(source: Source) -> Folder:
+    """Sort the files of a folder by what they are. Raises ``InputError`` where there is no picture to train on."""
+    path = source.path
+    files, folders = _entries(path, source.setting)
     kinds = {file: _kind(file) for file in files}
     pictures = [file for file in files if kinds[file] == "picture"]
-    unusable = [(shown(file.name), reason) for file in files if (reason := _unusable(file, kinds[file]))]
+    unusable = [(file, reason) for file in files if (reason := _unusable(file, kinds[file]))]
     deeper = _deeper(folders)
     if not pictures and not unusable:
-        raise _nothing(path, files, deeper)
+        raise _nothing(source, files, deeper)
     captions = {(stem_key(file), file.suffix.lower()): file for file in files if file.suffix.lower() in SUFFIXES}
     notes = [*_deeper_notes(path, deeper), *_left_out(files, kinds), *_orphans(captions, pictures)]
     return Folder(path, pictures, captions, unusable, notes)
 
 
-def _entries(path: Path, name: str) -> tuple[list[Path], list[Path]]:
+def _entries(path: Path, setting: str) -> tuple[list[Path], list[Path]]:
     """Files and folders, sorted by name, without hidden ones. Raises ``InputError``."""
-    if not name.strip():
-        raise InputError("data.images is empty: there is nothing to train on", "give the folder of your pictures: --images DIR")
-    what = f"data.images = {str(path)!r}"
+    what = f"{setting} = {str(path)!r}"
     fix = f"check the path; a relative one starts at {Path.cwd()}"
     try:
         found = sorted(path.iterdir(), key=lambda entry: (unicodedata.normalize("NFC", entry.name), entry.name))
@@ -103,13 +102,14 @@ def _deeper(folders: list[Path]) -> Counter[Path]:
     return found
 
 
-def _nothing(path: Path, files: list[Path], deeper: Counter[Path]) -> InputError:
+def _nothing(source: Source, files: list[Path], deeper: Counter[Path]) -> InputError:
+    path = source.path
     if deeper:
         best, number = deeper.most_common(1)[0]
         places = some([f"{amount} in {shown(place.relative_to(path))}" for place, amount in deeper.most_common()])
         return InputError(
             f"no picture in {path}: {deeper.total()} found in folders below it ({places})",
-            f"set data.images to one of them, such as {shown(best)} ({count(number, 'picture')})",
+            f"set {source.setting} to one of them, such as {shown(best)} ({count(number, 'picture')})",
         )
     fix = "put pictures (PNG, JPEG, WebP ...) into it, or give another folder"
     if not files:

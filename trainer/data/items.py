@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.data.buckets import Size
+from trainer.data.sources import Source, namer
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture and its caption. ``width`` and ``height`` are those of the upright picture before any resize."""
+    """One picture and its captions. ``width`` and ``height`` are those of the upright picture before any resize."""
 
     path: Path
-    caption: str
-    """What the text encoder reads: the trigger word is in it."""
+    captions: tuple[str, ...]
+    """What the text encoder may read, at least one: the trigger word is in each."""
+    plain: tuple[str, ...]
+    """The captions in the same order without the trigger word: what the base model is asked for prior preservation."""
     caption_source: str
     """``.txt``, ``.caption`` or ``file name``."""
     width: int
@@ -25,11 +28,22 @@ class Item:
     sha256: str
     """Of the size and the upright RGB pixels on ``data.background``: equal pictures have equal hashes."""
     bucket: Size
+    source: int = 0
+    """Index into ``Dataset.sources``."""
+    mask: Path | None = None
+    """File that the mask of the loss is read from; the picture itself where its alpha channel is the mask."""
+    regularization: bool = False
+    loss_weight: float = 1.0
 
     @property
     def size(self) -> Size:
         """Width, height."""
         return self.width, self.height
+
+    @property
+    def caption(self) -> str:
+        """The first caption, where one must stand for all."""
+        return self.captions[0]
 
 
 @dataclass(frozen=True)
@@ -48,9 +62,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The items, sorted by name, and what was noticed on the way."""
+    """The items, sorted by source and name, and what was noticed on the way."""
 
     items: tuple[Item, ...]
+    sources: tuple[Source, ...]
     background: tuple[int, int, int]
     """Colour under transparent pictures."""
     notes: tuple[str, ...]
@@ -63,13 +78,25 @@ class Dataset:
         named = {f"{width}x{height}": number for (width, height), number in sorted(buckets.items())}
         return Report(len(self.items), dict(captions), named, dropped=0, notes=list(self.notes))
 
+    def name(self, file: Path) -> str:
+        """How a file of the set is called in messages."""
+        return namer(self.sources)(file)
+
+    @property
+    def repeats(self) -> tuple[int, ...]:
+        """Times that each item is seen in an epoch."""
+        return tuple(self.sources[item.source].settings.repeats for item in self.items)
+
     @property
     def prompts(self) -> tuple[str, ...]:
         """Every distinct text that training can ask for: the empty one (caption dropout) and the captions."""
-        return tuple(dict.fromkeys(["", *(item.caption for item in self.items)]))
+        return tuple(dict.fromkeys(["", *(caption for item in self.items for caption in item.captions)]))
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over pictures, captions and buckets in order: equal for equal training data, wherever it lies."""
-        content = [(item.sha256, item.caption, item.bucket) for item in self.items]
+        """sha256 over what is trained on, in order: equal for equal training data, wherever it lies."""
+        content = [
+            (item.sha256, item.captions, item.bucket, repeats, item.regularization, item.loss_weight)
+            for item, repeats in zip(self.items, self.repeats, strict=True)
+        ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()

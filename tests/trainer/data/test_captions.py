@@ -114,3 +114,20 @@ def test_several_lines_are_joined_and_empty_ones_are_said(tmp_path):
     assert caption_of(tmp_path, "b.png", "trig") == captions.Caption("trig", ".txt", frozenset({captions.EMPTY}))
     (tmp_path / "c.txt").write_text("fox")
     assert caption_of(tmp_path, "c.png", "trig") == captions.Caption("trig, fox", ".txt", frozenset({captions.NO_TRIGGER}))
+
+
+@pytest.mark.parametrize(
+    ("caption", "text"),
+    [
+        ("sks, a red fox", "a red fox"),
+        ("a red fox, SKS", "a red fox"),
+        ("a red fox, sks, in snow", "a red fox, in snow"),
+        ("sks, sks, fox", "fox"),
+        ("a photo of sks dog", "a photo of dog"),
+        ("sks", ""),
+        ("asks nobody", "asks nobody"),
+        ("no  word", "no  word"),
+    ],
+)
+def test_a_caption_without_its_trigger(caption, text):
+    assert captions.without_trigger(caption, "sks") == text
