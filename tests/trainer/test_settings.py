@@ -38,6 +38,10 @@ SET_TOGETHER: dict[str, dict[str, Any]] = {
     "adapter.conv_rank": {"adapter": {"layers": "all"}},
     "adapter.conv_alpha": {"adapter": {"layers": "all"}},
     "optimizer.warmup": {"train": {"steps": 10**6}},
+    "loss.huber_delta": {"loss": {"kind": "huber"}},
+    "loss.timestep_mean": {"loss": {"timesteps": "logit_normal"}},
+    "loss.timestep_std": {"loss": {"timesteps": "logit_normal"}},
+    "loss.pyramid_discount": {"loss": {"pyramid_iterations": 6}},
 }
 """Settings that are refused where they would have no effect, and what gives them one."""
 

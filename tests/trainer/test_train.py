@@ -66,6 +66,9 @@ FULL = {
     "optimizer__warmup": 2,
     "loss__min_snr_gamma": 5.0,
     "loss__noise_offset": 0.1,
+    "loss__pyramid_iterations": 3,
+    "loss__input_perturbation": 0.1,
+    "loss__timesteps": "high_noise",
 }
 """Everything that draws random numbers or holds a state."""
 
@@ -219,14 +222,14 @@ def test_first_loss_is_the_closed_form(inputs, tmp_path):
     """Step 1 has the base's own loss: recomputed from the pictures with diffusers' parts, weights and all."""
     events: list[Event] = []
     captured: list[tuple[torch.Tensor, ...]] = []
-    original = objective.squared_error
+    original = objective.pointwise
 
-    def spy(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def spy(kind: str, prediction: torch.Tensor, target: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
         captured.append((prediction.detach().clone(), target.clone()))
-        return original(prediction, target)
+        return original(kind, prediction, target, delta)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(objective, "squared_error", spy)
+        patch.setattr(objective, "pointwise", spy)
         run(inputs, tmp_path, events.append, train__accumulation=3, train__steps=1, data__repeats=1)
     per_picture = torch.cat([((p - t) ** 2).flatten(1).mean(1) for p, t in captured])
     assert len(captured) == 3

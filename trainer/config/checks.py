@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from trainer.config.base import Section
+
 if TYPE_CHECKING:
     from trainer.config import Config
 
@@ -35,6 +37,27 @@ def _optimizer(config: Config) -> Iterator[str]:
         yield f"optimizer.warmup ({config.optimizer.warmup}) must be less than train.steps ({config.train.steps})"
 
 
+def _loss(config: Config) -> Iterator[str]:
+    loss = config.loss
+    if loss.kind == "l2":
+        yield from _idle(loss, "loss", ("huber_delta", "huber_schedule"), "loss.kind = 'l2'")
+    if loss.min_snr_gamma is not None and loss.debiased:
+        yield "loss.min_snr_gamma and loss.debiased both weigh the timesteps: choose one of them"
+    if loss.timestep_min > loss.timestep_max:
+        yield f"loss.timestep_min ({loss.timestep_min}) is above loss.timestep_max ({loss.timestep_max}): nothing can be drawn"
+    if loss.timesteps != "logit_normal":
+        yield from _idle(loss, "loss", ("timestep_mean", "timestep_std"), f"loss.timesteps = {loss.timesteps!r}")
+    if not loss.pyramid_iterations:
+        yield from _idle(loss, "loss", ("pyramid_discount",), "loss.pyramid_iterations = 0")
+
+
+def _idle(section: Section, name: str, keys: tuple[str, ...], reason: str) -> Iterator[str]:
+    """Complaints about settings that were changed and would have no effect."""
+    for key in keys:
+        if getattr(section, key) != type(section).model_fields[key].default:
+            yield f"{name}.{key} has no effect while {reason}"
+
+
 def _export(config: Config) -> Iterator[str]:
     adapter, form = config.adapter, config.export.format
     if form == "diffusers" and adapter.weight_decompose and adapter.decompose_axis == "input":
@@ -43,4 +66,10 @@ def _export(config: Config) -> Iterator[str]:
         yield "export.format = 'lora' cannot hold DoRA (it is not low-rank): use 'webui', or 'diffusers' with the output axis"
 
 
-CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (_data, _train, _optimizer, _export)
+CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
+    _data,
+    _train,
+    _optimizer,
+    _loss,
+    _export,
+)

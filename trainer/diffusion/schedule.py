@@ -41,7 +41,7 @@ class Schedule:
         return signal * noise - sigma * x0
 
     def snr(self, t: Tensor) -> Tensor:
-        """Signal-to-noise ratio ``a_t / (1 - a_t)``, ``(B,)``."""
+        """Signal-to-noise ratio ``a_t / (1 - a_t)``, ``(B,)``; 0 at the end of a schedule with zero terminal SNR."""
         a = self.alphas_cumprod[t]
         return a / (1 - a)
 

@@ -1,50 +1,73 @@
-"""Losses, weights, timesteps and noise against closed forms."""
+"""Losses against closed forms and torch's own."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch.nn import functional
 
-from trainer.diffusion.losses import draw_noise, draw_timesteps, min_snr_weight, squared_error
-
-
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+from trainer.diffusion.losses import LOSSES, picture_mean, pointwise, scheduled_delta, squared_error
 
 
-def test_squared_error_is_one_number_for_each_sample_in_float32():
-    prediction = torch.tensor([[[[1.0, 3.0]]], [[[0.0, 0.0]]]], dtype=torch.bfloat16)
-    out = squared_error(prediction, torch.zeros(2, 1, 1, 2))
-    assert out.dtype == torch.float32 and out.tolist() == [5.0, 0.0]
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(3, 4, 5, 2, generator=generator), torch.randn(3, 4, 5, 2, generator=generator)
 
 
-@pytest.mark.parametrize(
-    ("snr", "epsilon", "velocity"), [(10.0, 0.5, 5 / 11), (5.0, 1.0, 5 / 6), (1.0, 1.0, 0.5), (0.01, 1.0, 0.01 / 1.01)]
-)
-def test_min_snr(snr, epsilon, velocity):
-    value = torch.tensor([snr])
-    assert min_snr_weight(value, 5.0, "epsilon").item() == pytest.approx(epsilon)
-    assert min_snr_weight(value, 5.0, "v_prediction").item() == pytest.approx(velocity)
+def by_picture(kind: str, prediction: torch.Tensor, target: torch.Tensor, delta: float = 1.0) -> torch.Tensor:
+    return picture_mean(pointwise(kind, prediction, target, torch.full((len(prediction),), delta)))
 
 
-def test_timesteps_fill_each_stratum_once_in_random_order():
-    t = draw_timesteps(10, 1000, generator())
-    assert sorted((t // 100).tolist()) == list(range(10))
-    assert t.tolist() != sorted(t.tolist())
+@pytest.mark.parametrize("loss", [squared_error, lambda p, t: by_picture("l2", p, t)])
+def test_l2_is_torchs_mse_of_each_picture(loss):
+    prediction, target = pair()
+    want = [functional.mse_loss(p, t).item() for p, t in zip(prediction, target, strict=True)]
+    assert loss(prediction, target).tolist() == pytest.approx(want)
 
 
-def test_timesteps_are_uniform():
-    random = generator()
-    drawn = torch.cat([draw_timesteps(3, 1000, random) for _ in range(20000)]).double()
-    assert drawn.min() == 0 and drawn.max() == 999
-    assert drawn.mean().item() == pytest.approx(499.5, abs=2)
-    assert drawn.var().item() == pytest.approx(1000**2 / 12, rel=0.01)
+@pytest.mark.parametrize("kind", LOSSES)
+def test_every_loss_is_in_float32_even_where_half_precision_would_overflow(kind):
+    out = pointwise(kind, torch.full((1, 1, 1, 1), 300.0, dtype=torch.float16), torch.zeros(1, 1, 1, 1), torch.ones(1))
+    assert out.dtype == torch.float32 and math.isfinite(out.item())
+    assert kind != "l2" or out.item() == 300.0**2
 
 
-def test_noise_offset_adds_variance_between_channels_only():
-    like = torch.zeros(400, 4, 16, 16)
-    plain, offset = draw_noise(like, generator()), draw_noise(like, generator(), 0.5)
-    added = offset - plain
-    torch.testing.assert_close(added, added[..., :1, :1].expand_as(added), atol=1e-6, rtol=0)
-    assert added[..., 0, 0].std().item() == pytest.approx(0.5, rel=0.05)
-    assert plain.var().item() == pytest.approx(1.0, rel=0.01)
+@pytest.mark.parametrize("delta", [0.1, 0.5])
+def test_the_huber_losses_are_their_closed_forms(delta):
+    prediction, target = pair()
+    d = (prediction - target).double()
+    root = (d.square() + delta**2).sqrt() - delta
+    torch.testing.assert_close(by_picture("huber", prediction, target, delta), (2 * delta * root).mean((1, 2, 3)).float())
+    torch.testing.assert_close(by_picture("smooth_l1", prediction, target, delta), (2 * root).mean((1, 2, 3)).float())
+
+
+def test_the_huber_losses_lie_between_torchs_mse_and_l1():
+    prediction, target = pair()
+    mse, l1 = functional.mse_loss(prediction, target), functional.l1_loss(prediction, target)
+    assert by_picture("huber", prediction, target, 1e3).mean().item() == pytest.approx(mse.item(), rel=1e-4)
+    assert by_picture("smooth_l1", prediction, target, 1e-6).mean().item() == pytest.approx(2 * l1.item(), rel=1e-4)
+    assert by_picture("huber", prediction, target, 1e-3).mean().item() == pytest.approx(2e-3 * l1.item(), rel=1e-2)
+
+
+def test_small_errors_keep_their_digits():
+    """``sqrt(d^2 + 1) - 1`` in float32 is 0 for ``d = 1e-4``."""
+    tiny = pointwise("huber", torch.full((1, 1, 1, 1), 1e-4), torch.zeros(1, 1, 1, 1), torch.ones(1))
+    assert tiny.item() == pytest.approx(1e-8, rel=1e-5)
+
+
+def test_each_picture_has_its_own_delta():
+    prediction, target = pair()
+    deltas = torch.tensor([0.1, 0.5, 1.0])
+    together = picture_mean(pointwise("huber", prediction, target, deltas))
+    alone = [by_picture("huber", prediction[i : i + 1], target[i : i + 1], d.item()).item() for i, d in enumerate(deltas)]
+    assert together.tolist() == pytest.approx(alone) and len(set(alone)) == 3
+
+
+def test_schedules_of_delta():
+    """The formulas of arXiv 2403.16728 at no noise, half way (snr 1, so sigma 1) and pure noise (snr 0)."""
+    progress, snr = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([math.inf, 1.0, 0.0])
+    assert scheduled_delta("constant", 0.1, progress, snr).tolist() == pytest.approx([0.1] * 3)
+    assert scheduled_delta("exponential", 0.1, progress, snr).tolist() == pytest.approx([1.0, 0.1**0.5, 0.1])
+    assert scheduled_delta("snr", 0.1, progress, snr).tolist() == pytest.approx([1.0, 0.9 / 4 + 0.1, 0.1])

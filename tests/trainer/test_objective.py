@@ -1,0 +1,143 @@
+"""Each setting of the loss acts in a real session, by the amount that its formula says."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_snr
+
+from tests.trainer import tiny
+from trainer import settings
+from trainer.data import Batch, Cache, scan
+from trainer.errors import InputError
+from trainer.models import load
+from trainer.objective import corrupt, losses
+from trainer.session import Session, build_accelerator, build_session
+
+SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN201
+    """Makes sessions on a tiny base whose four pictures form one batch."""
+    folder = tmp_path_factory.mktemp("objective")
+    base, pictures = tiny.save_base(folder / "base"), tiny.save_pictures(folder / "pictures")
+
+    def make(**changes) -> Session:  # noqa: ANN003
+        values = tiny.values(base, pictures, folder, **{"train__batch_size": 4, "train__text_encoder": False} | changes)
+        config = settings.parse(values, "test")
+        return build_session(config, load(config.model), scan(config.data), build_accelerator(config), Cache(folder / "cache"))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def plain(start) -> Session:  # noqa: ANN001
+    return start()
+
+
+def first(session: Session) -> Batch:
+    return session.loader.batch(0)
+
+
+@torch.no_grad()
+def differences(session: Session) -> tuple[torch.Tensor, torch.Tensor]:
+    """Timesteps, and prediction minus target of the unchanged base, worked out apart from ``losses``."""
+    batch = first(session)
+    given = corrupt(session, batch)
+    predicted = session.bundle.unet(given.noisy, given.t, encoder_hidden_states=batch.text_states).sample
+    return given.t, predicted - given.target
+
+
+def test_the_plain_loss_is_the_mean_squared_error(plain):
+    _, d = differences(plain)
+    torch.testing.assert_close(losses(plain, first(plain)).detach(), d.square().mean((1, 2, 3)))
+
+
+def test_what_is_seen_is_diffusers_noising_of_what_is_aimed_at(plain):
+    batch = first(plain)
+    given = corrupt(plain, batch)
+    torch.testing.assert_close(given.noisy, SCHEDULER.add_noise(batch.latents, given.target, given.t))
+
+
+def test_equal_batch_numbers_have_equal_noise(plain, start):
+    one, again, other = (corrupt(s, s.loader.batch(k)) for s, k in ((plain, 3), (start(), 3), (plain, 4)))
+    assert one.noisy.equal(again.noisy) and one.t.equal(again.t)
+    assert not one.noisy.equal(other.noisy)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "exponential", "snr"])
+@pytest.mark.parametrize("kind", ["huber", "smooth_l1"])
+def test_kind_delta_and_schedule(start, kind, schedule):
+    session = start(loss__kind=kind, loss__huber_delta=0.2, loss__huber_schedule=schedule)
+    t, d = differences(session)
+    sigma = ((1 - SCHEDULER.alphas_cumprod[t]) / SCHEDULER.alphas_cumprod[t]).sqrt()
+    delta = {
+        "constant": torch.full((4,), 0.2),
+        "exponential": torch.exp(math.log(0.2) * t / 1000),
+        "snr": 0.8 / (1 + sigma) ** 2 + 0.2,
+    }[schedule].view(-1, 1, 1, 1)
+    root = (d.square() + delta.square()).sqrt() - delta
+    want = (2 * root * (delta if kind == "huber" else 1)).mean((1, 2, 3))
+    torch.testing.assert_close(losses(session, first(session)).detach(), want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "weight"),
+    [
+        ({"loss__min_snr_gamma": 2.0}, lambda snr: (2 / snr).clamp_max(1)),
+        ({"loss__debiased": True}, lambda snr: 1 / snr.sqrt()),
+    ],
+)
+def test_weights(start, changes, weight):
+    session = start(**changes)
+    t, d = differences(session)
+    want = weight(compute_snr(SCHEDULER, t)) * d.square().mean((1, 2, 3))
+    torch.testing.assert_close(losses(session, first(session)).detach(), want, rtol=1e-3, atol=0)
+
+
+def test_range_and_distribution_of_timesteps(start):
+    low = start(loss__timestep_min=100, loss__timestep_max=199)
+    t = torch.cat([corrupt(low, low.loader.batch(k)).t for k in range(50)])
+    assert t.min() >= 100 and t.max() <= 199 and t.float().std() > 20
+    skew = start(loss__timesteps="logit_normal", loss__timestep_mean=2.0, loss__timestep_std=0.1)
+    t = torch.cat([corrupt(skew, skew.loader.batch(k)).t for k in range(50)]) / 1000
+    logits = (t / (1 - t)).log()
+    assert logits.mean().item() == pytest.approx(2.0, abs=0.05) and logits.std().item() == pytest.approx(0.1, rel=0.2)
+    cubic = start(loss__timesteps="high_noise")
+    assert int((corrupt(cubic, first(cubic)).t >= 875).sum()) == 2
+
+
+def test_noise_offset_and_pyramid_change_noise_and_target_together(start, plain):
+    for changes in ({"loss__noise_offset": 0.5}, {"loss__pyramid_iterations": 4, "loss__pyramid_discount": 0.9}):
+        session = start(**changes)
+        given, before = corrupt(session, first(session)), corrupt(plain, first(plain))
+        assert not torch.allclose(given.target, before.target)
+        torch.testing.assert_close(given.noisy, SCHEDULER.add_noise(first(session).latents, given.target, given.t))
+
+
+def test_input_perturbation_is_seen_and_not_aimed_at(start, plain):
+    given, before = (corrupt(s, first(s)) for s in (start(loss__input_perturbation=0.3), plain))
+    assert given.target.equal(before.target) and given.t.equal(before.t)
+    sigma = (1 - SCHEDULER.alphas_cumprod[given.t]).sqrt().view(-1, 1, 1, 1)
+    assert ((given.noisy - before.noisy) / sigma).std().item() == pytest.approx(0.3, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"min_snr_gamma": 5.0, "debiased": True}, "choose one"),
+        ({"huber_delta": 0.5}, "loss.huber_delta has no effect while loss.kind = 'l2'"),
+        ({"huber_schedule": "constant"}, "loss.huber_schedule has no effect"),
+        ({"timestep_min": 500, "timestep_max": 400}, "timestep_min .500. is above"),
+        ({"timestep_mean": 1.0}, "loss.timestep_mean has no effect while loss.timesteps = 'uniform'"),
+        ({"timesteps": "high_noise", "timestep_std": 2.0}, "loss.timestep_std has no effect"),
+        ({"pyramid_discount": 0.9}, "loss.pyramid_discount has no effect"),
+    ],
+)
+def test_what_contradicts_itself_or_would_not_act_is_refused(section, message):
+    with pytest.raises(InputError, match=message):
+        settings.parse({"loss": section}, "test")
