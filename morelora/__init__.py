@@ -1,9 +1,10 @@
 """Adapters for diffusion models as mathematics: LoRA, LoHa, LoKr, DoRA; and files that real clients load."""
 
 from morelora.adapter import Adapter
+from morelora.embedding import EmbeddingSet, attach_vectors
 from morelora.errors import AdapterError, FormatError, MoreLoraError, UnreadTensorsWarning
 from morelora.inject import AdapterSet, attach, inject
-from morelora.load import load
+from morelora.load import load, load_embedding
 from morelora.registry import ALGORITHMS
 from morelora.targets import AdapterConfig, Rule, Target, resolve
 
@@ -13,13 +14,16 @@ __all__ = [
     "AdapterConfig",
     "AdapterError",
     "AdapterSet",
+    "EmbeddingSet",
     "FormatError",
     "MoreLoraError",
     "Rule",
     "Target",
     "UnreadTensorsWarning",
     "attach",
+    "attach_vectors",
     "inject",
     "load",
+    "load_embedding",
     "resolve",
 ]

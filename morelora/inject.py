@@ -9,9 +9,11 @@ from torch import Generator, Tensor, nn
 
 from morelora.adapted import Adapted
 from morelora.adapter import Adapter
+from morelora.embedding import EmbeddingSet
 from morelora.errors import AdapterError
 from morelora.registry import ALGORITHMS
 from morelora.site import Site
+from morelora.state import copy_state
 from morelora.targets import Target
 from morelora.weight_decompose import WeightDecomposed
 
@@ -64,6 +66,8 @@ class AdapterSet:
     def __init__(self, models: Mapping[str, nn.Module], layers: dict[str, Adapted]) -> None:
         self.models = dict(models)
         self.layers = layers
+        self.embeddings: list[EmbeddingSet] = []
+        """Words that came in the same file."""
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -82,8 +86,8 @@ class AdapterSet:
 
     @property
     def strength(self) -> float:
-        """``t`` in ``W + t (W' - W)``; 0 is the base model bit for bit."""
-        return next(iter(self.layers.values())).strength
+        """``t`` in ``W + t (W' - W)``; 0 is the base model bit for bit, and 1 is what a set without layers has."""
+        return next((layer.strength for layer in self.layers.values()), 1.0)
 
     @strength.setter
     def strength(self, value: float) -> None:
@@ -100,16 +104,9 @@ class AdapterSet:
         """The trainable tensors as they are, for checkpoints."""
         return {name: parameter.detach() for name, parameter in self.named_parameters()}
 
-    @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take back what ``state`` gave. Raises ``AdapterError`` naming the tensors that are missing, left over or misshapen."""
-        own = dict(self.named_parameters())
-        wrong = own.keys() ^ state.keys()
-        wrong |= {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
-        if wrong:
-            raise AdapterError(f"the state does not fit these adapters: {', '.join(sorted(wrong)[:5])} ({len(wrong)} in all)")
-        for name, parameter in own.items():
-            parameter.copy_(state[name])
+        copy_state(dict(self.named_parameters()), state, "these adapters")
 
     def limit_norm(self, maximum: float) -> None:
         """Max-norm on every layer."""
@@ -141,8 +138,11 @@ class AdapterSet:
             outer = outer.base
 
     def remove(self) -> None:
-        """Take the adapters out of the models, which are then as before, bit for bit."""
+        """Take the adapters, and words of the same file, out of the models, which are then as before, bit for bit."""
         self.unmerge()
+        while self.embeddings:
+            self.embeddings[-1].remove()
+            self.embeddings.pop()
         for name, layer in self.layers.items():
             component, _, path = name.partition(".")
             parent, leaf = _parent(self.models[component], path)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from morelora.errors import NonFiniteTensorError
 
-KEPT_IN_FLOAT32 = (".alpha", ".dora_scale", ".lora_magnitude_vector")
-"""Magnitudes stand for the whole weight: rounding them to 16 bits would cost as much as the change itself."""
+KEPT_IN_FLOAT32 = (".alpha", ".dora_scale", ".lora_magnitude_vector", ".string_to_param.*", ".clip_l", ".clip_g")
+"""Magnitudes stand for the whole weight: rounding them to 16 bits would cost as much as the change itself. Vectors are few."""
 PAIRS = (
     (".lora_up.weight", ".lora_down.weight"),
     (".lora_B.weight", ".lora_A.weight"),

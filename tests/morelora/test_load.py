@@ -221,7 +221,7 @@ KEY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
     ("edit", "message"),
     [
         (lambda t: t | {"lora_unet_nowhere.lora_up.weight": torch.ones(2, 2)}, "lora_unet_nowhere.lora_up.weight"),
-        (lambda t: t | {"bundle_emb.word.string_to_param.*": torch.ones(2)}, "bundle_emb.word"),
+        (lambda t: t | {"bundle_emb.word.string_to_param.*": torch.ones(2)}, "the embedding 'word' is .1, 2."),
         (lambda t: t | {f"{KEY}.diff_b": torch.ones(32)}, "attn1.to_q: diff_b is not part of lora"),
         (lambda t: t | {f"{KEY}.hada_w1_a": torch.ones(32, 2)}, "attn1.to_q: .*belong to lora and loha"),
         (lambda t: t | {f"{KEY}.lora_down.weight": torch.ones(4, 40)}, "attn1.to_q: lora_down.weight has shape .4, 40."),
