@@ -103,7 +103,7 @@ def _row(setting: Setting, algorithms: bool) -> list[str]:
 def _default(setting: Setting) -> str:
     if setting.is_required:
         return "must be given"
-    if setting.default is None or setting.default == () or setting.default == "":
+    if setting.default in (None, (), "", {}):
         return "empty"
     text = str(setting.default).lower() if isinstance(setting.default, bool) else str(setting.default)
     return f"`{text}`"

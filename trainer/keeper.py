@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,18 +67,6 @@ class Keeper:
             return stop.requested()
 
         return act
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Inside, the adapters hold their averages, where the run keeps any."""
-        if self.session.ema is None:
-            yield
-            return
-        self.session.ema.swap()
-        try:
-            yield
-        finally:
-            self.session.ema.swap()
 
     # checkpoints
 
@@ -195,7 +182,7 @@ class Keeper:
         """Pictures with the adapter as it is now, on the main process."""
         if not self.session.accelerator.is_main_process:
             return []
-        with self.averaged():
+        with self.session.averaged():
             pictures = self._sample(self.config.preview.strength)
         self._save_pictures(pictures, self.session.step)
         return pictures
@@ -225,14 +212,14 @@ class Keeper:
     def write_export(self, step: int | None = None) -> Path:
         """The adapter file; with ``step``, one under the step's number."""
         path = self.run.export_file(self.config.run.name, step)
-        with self.averaged():
+        with self.session.averaged():
             export(self.session.adapters, path, self._provenance())
         self.emit(Saved(self.session.step, "export", self.run.relative(path)))
         return path
 
     def verify_export(self, path: Path) -> list[Verified]:
         """Read the file back with every reader that is here; verdicts are kept in ``verify.json``."""
-        with self.averaged():
+        with self.session.averaged():
             verdicts = verify(self.session.adapters, path, self.session.bundle.components(unet=True, text_encoder=True))
         for verdict in verdicts:
             self.emit(verdict)

@@ -18,9 +18,13 @@ from pydantic_core import PydanticUndefined
 
 from morelora import ALGORITHMS
 from trainer.config import Config
+from trainer.config.optimizer import OPTIMIZER_NAMES
 
 OPTIONS = "options"
 """The adapter's field that holds the algorithm's own settings; users write those beside it, under ``adapter.``."""
+
+WORDS = {"adapter.algorithm": tuple(ALGORITHMS), "optimizer.name": OPTIMIZER_NAMES}
+"""Names that are looked up in a table."""
 
 BOUNDS = {"gt": "more than {}", "ge": "at least {}", "lt": "less than {}", "le": "at most {}"}
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -51,8 +55,8 @@ class Setting:
     @property
     def choices(self) -> tuple[str, ...]:
         """The words that are allowed, where only some are."""
-        if self.path == "adapter.algorithm":
-            return tuple(ALGORITHMS)
+        if self.path in WORDS:
+            return WORDS[self.path]
         return tuple(word for kind in self.kinds if get_origin(kind) is Literal for word in get_args(kind))
 
     @property
@@ -70,9 +74,13 @@ class Setting:
         return self.default is PydanticUndefined
 
     @property
+    def is_table(self) -> bool:
+        return any(get_origin(kind) is dict for kind in self.kinds)
+
+    @property
     def may_be_empty(self) -> bool:
         """Whether ``none`` clears it: it is empty by default."""
-        return self.default in (None, "", ())
+        return self.default in (None, "", (), {})
 
     @property
     def allowed(self) -> str:
@@ -83,6 +91,8 @@ class Setting:
             return f"a list of tables, each under [[{self.path}]]"
         if self.is_list:
             return "a list"
+        if self.is_table:
+            return "a table"
         words = " or ".join(KINDS[kind] for kind in self.kinds if kind in KINDS)
         return ", ".join([words, *(BOUNDS[key].format(_short(limit)) for key, limit in self.bounds.items())])
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
 from torch import nn
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from morelora import AdapterSet, Target, inject, resolve
@@ -16,7 +17,7 @@ from trainer.config import Config
 from trainer.data import Cache, Dataset, Dealing, Loader, PixelEncoder, TextEncoder
 from trainer.errors import InputError
 from trainer.models import Bundle
-from trainer.optim import Ema, build_optimizer, build_schedule
+from trainer.optim import Ema, build_optimizer, build_schedule, evaluated
 
 START = 0
 """Key of the generator that the adapters start from."""
@@ -33,7 +34,7 @@ class Session:
     dataset: Dataset
     loader: Loader
     accelerator: Accelerator
-    optimizer: Optimizer
+    optimizer: AcceleratedOptimizer
     schedule: LambdaLR
     ema: Ema | None
     step: int = 0
@@ -41,6 +42,10 @@ class Session:
     def parameters(self) -> list[nn.Parameter]:
         """Everything that is trained."""
         return self.adapters.parameters()
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the trained tensors hold what is exported: their averages, where the run keeps any."""
+        return evaluated(self.optimizer.optimizer) if self.ema is None else self.ema.inside()
 
 
 def build_accelerator(config: Config) -> Accelerator:

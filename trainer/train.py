@@ -21,6 +21,7 @@ from trainer.keeper import Keeper
 from trainer.loop import train_steps
 from trainer.metadata import PictureFolder, Provenance
 from trainer.models import Bundle, load, pixel_factor, resolve_base
+from trainer.optim import check_optimizer
 from trainer.plan import state_plan
 from trainer.run import RunDir
 from trainer.session import add_adapters, build_accelerator, build_session
@@ -47,6 +48,7 @@ def train(config: Config, *, listener: Listener, dry_run: bool = False) -> Path:
         TrainerError: of the kind that names the cause; ``StoppedError`` after a stop that saved everything.
     """
     accelerator = build_accelerator(config)
+    check_optimizer(config.optimizer, accelerator.device)
     bundle, dataset = _open_inputs(config)
     if dry_run:
         adapters, targets = add_adapters(config, bundle.to(accelerator.device))

@@ -42,6 +42,8 @@ SET_TOGETHER: dict[str, dict[str, Any]] = {
     "loss.timestep_mean": {"loss": {"timesteps": "logit_normal"}},
     "loss.timestep_std": {"loss": {"timesteps": "logit_normal"}},
     "loss.pyramid_discount": {"loss": {"pyramid_iterations": 6}},
+    "optimizer.cycles": {"optimizer": {"schedule": "cosine_restarts"}},
+    "optimizer.power": {"optimizer": {"schedule": "polynomial"}},
 }
 """Settings that are refused where they would have no effect, and what gives them one."""
 

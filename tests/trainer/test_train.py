@@ -20,6 +20,7 @@ from tests.trainer import tiny
 from trainer import loop, objective, settings
 from trainer.errors import ExitCode, InputError, LockedError, NonFiniteError, StoppedError
 from trainer.events import Event, Finished, Started, Step, Warned
+from trainer.optim import OPTIMIZERS
 from trainer.run import RunDir
 from trainer.train import resume, train
 
@@ -73,10 +74,17 @@ FULL = {
 """Everything that draws random numbers or holds a state."""
 
 
-@pytest.mark.parametrize("algorithm", ["lora", "loha", "lokr"])
-@pytest.mark.parametrize("optimizer", ["adamw", "prodigy"])
+PAIRS = [(algorithm, name) for algorithm in ("lora", "loha", "lokr") for name in ("adamw", "prodigy")]
+OTHERS = [("lora", name) for name in OPTIMIZERS if name not in ("adamw", "prodigy", "paged_adamw8bit")]
+
+
+@pytest.mark.parametrize(("algorithm", "optimizer"), [*PAIRS, *OTHERS])
 def test_a_stopped_and_resumed_run_gives_the_same_bits(inputs, tmp_path, algorithm, optimizer):
     changes = FULL | {"adapter__algorithm": algorithm, "optimizer__name": optimizer, "adapter__weight_decompose": True}
+    if optimizer == "adamw8bit":
+        pytest.importorskip("bitsandbytes")
+    if optimizer == "schedule_free":
+        changes |= {"optimizer__schedule": "constant", "train__ema": 0.0}
     whole = run(inputs, tmp_path / "whole", **changes)
     cut = tmp_path / "cut" / "tiny"
     with pytest.raises(StoppedError) as stopped:
@@ -89,9 +97,11 @@ def test_a_stopped_and_resumed_run_gives_the_same_bits(inputs, tmp_path, algorit
     assert losses[0] == losses[1] and len(losses[0]) == 6
 
 
-def test_previews_and_checkpoints_do_not_change_training(inputs, tmp_path):
-    plain = run(inputs, tmp_path / "plain", adapter__dropout=0.2, checkpoint__every=0)
-    busy = run(inputs, tmp_path / "busy", adapter__dropout=0.2, checkpoint__every=1, preview__every=1)
+@pytest.mark.parametrize("optimizer", ["adamw", "schedule_free"])
+def test_previews_and_checkpoints_do_not_change_training(inputs, tmp_path, optimizer):
+    changes = {"adapter__dropout": 0.2, "optimizer__name": optimizer, "optimizer__schedule": "constant"}
+    plain = run(inputs, tmp_path / "plain", **changes, checkpoint__every=0)
+    busy = run(inputs, tmp_path / "busy", **changes, checkpoint__every=1, checkpoint__export=True, preview__every=1)
     assert digest(plain) == digest(busy)
     assert len(list((busy / "previews").glob("*.png"))) == 7
 

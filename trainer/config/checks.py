@@ -31,10 +31,39 @@ def _train(config: Config) -> Iterator[str]:
 
 
 def _optimizer(config: Config) -> Iterator[str]:
-    if config.optimizer.text_encoder_lr is not None and not config.train.text_encoder:
+    optimizer = config.optimizer
+    if optimizer.text_encoder_lr is not None and not config.train.text_encoder:
         yield "optimizer.text_encoder_lr has no effect while train.text_encoder = false"
-    if config.optimizer.warmup >= config.train.steps:
-        yield f"optimizer.warmup ({config.optimizer.warmup}) must be less than train.steps ({config.train.steps})"
+    if optimizer.text_encoder_2_lr is not None and not config.train.text_encoder:
+        yield "optimizer.text_encoder_2_lr has no effect while train.text_encoder = false"
+    if optimizer.warmup >= 1 and optimizer.warmup >= config.train.steps:
+        yield f"optimizer.warmup ({optimizer.warmup:g}) must be less than train.steps ({config.train.steps})"
+    for name, schedule in (("cycles", "cosine_restarts"), ("power", "polynomial")):
+        default = type(optimizer).model_fields[name].default
+        if getattr(optimizer, name) != default and optimizer.schedule != schedule:
+            yield f"optimizer.{name} has no effect unless optimizer.schedule = {schedule!r}"
+    if optimizer.min_lr_ratio and optimizer.schedule == "constant":
+        yield "optimizer.min_lr_ratio has no effect with optimizer.schedule = 'constant'"
+
+
+def _optimizer_name(config: Config) -> Iterator[str]:
+    optimizer, name = config.optimizer, config.optimizer.name
+    unset = [key for key in ("beta1", "beta2", "weight_decay") if getattr(optimizer, key) is not None]
+    if name == "adafactor":
+        unset = [key for key in unset if key != "weight_decay"]
+    if unset and (name == "adafactor" or "." in name):
+        yield f"optimizer.{unset[0]} is not passed to {name}: leave it empty and use optimizer.arguments"
+    rates = {rate for rate in (optimizer.text_encoder_lr, optimizer.text_encoder_2_lr) if rate is not None}
+    rates |= {rule.lr for rule in config.adapter.rules if rule.lr is not None}
+    if name == "prodigy" and rates - {optimizer.lr}:
+        yield "prodigy finds one rate for all: remove text_encoder_lr, text_encoder_2_lr and the rules' lr, or use 'adamw'"
+    if name == "schedule_free":
+        if optimizer.schedule != "constant":
+            yield "optimizer.name = 'schedule_free' replaces the schedule: set optimizer.schedule = 'constant'"
+        if config.train.ema:
+            yield "train.ema and optimizer.name = 'schedule_free' both average: set train.ema = 0"
+        if config.adapter.max_norm is not None:
+            yield "adapter.max_norm would limit what schedule_free trains and not its average: remove it, or use 'adamw'"
 
 
 def _loss(config: Config) -> Iterator[str]:
@@ -70,6 +99,7 @@ CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _data,
     _train,
     _optimizer,
+    _optimizer_name,
     _loss,
     _export,
 )
