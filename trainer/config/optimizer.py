@@ -56,6 +56,6 @@ class OptimizerConfig(Section):
     @field_validator("warmup")
     @classmethod
     def _is_whole_or_share(cls, value: float) -> float:
-        if value >= 1 and value != int(value):
+        if value >= 1 and value % 1:
             raise ValueError(f"{value:g} is neither a whole number of steps nor a share below 1")
         return value
