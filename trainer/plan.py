@@ -75,6 +75,7 @@ def state_plan(
         checkpoints=-(-steps // every) if every else 1,
         effective_strength=config.optimizer.lr * getattr(config.adapter.options, "scale", 1.0) ** 0.5,
         notes=[
+            *bundle.notes,
             *report.notes,
             *_cut_captions(bundle, dataset),
             *_consequences(config),

@@ -28,8 +28,7 @@ def sample(bundle: Bundle, config: PreviewConfig, prompts: list[str], side: int)
         for start in range(0, len(prompts), CHUNK):
             some = prompts[start : start + CHUNK]
             latents = bundle.pipeline(
-                some,
-                negative_prompt=[config.negative] * len(some),
+                **bundle.prompt_arguments(some, [config.negative] * len(some)),
                 num_inference_steps=config.steps,
                 guidance_scale=config.guidance,
                 width=width,

@@ -67,7 +67,7 @@ def build_accelerator(config: Config) -> Accelerator:
 def add_adapters(config: Config, bundle: Bundle) -> tuple[AdapterSet, list[Target]]:
     """Adapters in the parts that are trained, started from the run's seed."""
     parts = bundle.components(config.train.unet, config.train.text_encoder)
-    targets = resolve(parts, config.adapter)
+    targets = [target for target in resolve(parts, config.adapter) if bundle.is_read(target.name)]
     adapters = inject(parts, targets, rng.generator_for(config.train.seed, START))
     for part in parts.values():
         part.train()
@@ -80,8 +80,10 @@ def build_loader(config: Config, bundle: Bundle, dataset: Dataset, cache: Cache,
     latents = cache.latents(dataset, pixels, flip=config.data.flip)
     texts = None
     if not config.train.text_encoder:
-        name = f"{bundle.fingerprint(*bundle.text_encoders)}-{config.model.dtype}"
-        texts = cache.texts(dataset.prompts, TextEncoder(bundle.encode_text_ahead, name, bundle.max_length, 0))
+        name = f"{bundle.fingerprint(*bundle.text_encoders)}-{config.model.dtype}-{config.train.precision}"
+        encoder = TextEncoder(bundle.encode_text_ahead, name, bundle.max_length, config.model.clip_skip)
+        with accelerator.autocast():  # as the loop would
+            texts = cache.texts(dataset.prompts, encoder)
     dealing = Dealing.of(config.data, config.train, accelerator.num_processes, accelerator.process_index)
     return Loader(dataset, latents, texts, dealing)
 

@@ -20,7 +20,7 @@ from trainer.events import Event, Finished, Started, Warned
 from trainer.keeper import Keeper
 from trainer.loop import train_steps
 from trainer.metadata import PictureFolder, Provenance
-from trainer.models import Bundle, load, pixel_factor, resolve_base
+from trainer.models import Bundle, find, load
 from trainer.optim import check_optimizer
 from trainer.plan import state_plan
 from trainer.run import RunDir
@@ -78,7 +78,7 @@ def resume(run_dir: Path, *, listener: Listener) -> Path:
 
 def _open_inputs(config: Config) -> tuple[Bundle, Dataset]:
     """Everything the user gave, checked before anything is written; pictures first, since weights take longer to read."""
-    dataset = scan(config.data, pixel_factor(resolve_base(config.model.base)))
+    dataset = scan(config.data, find(config.model).pixel_factor)
     return load(config.model), dataset
 
 
@@ -169,9 +169,9 @@ def _prompts(config: Config, dataset: Dataset) -> list[str]:
 def _provenance(config: Config, bundle: Bundle, dataset: Dataset) -> Provenance:
     return Provenance(
         config=config,
-        family=bundle.file_family,
+        family=bundle.family,
         base_name=bundle.path.name,
-        base_hash=bundle.fingerprint("unet", "vae", *bundle.text_encoders),
+        base_hash=bundle.base_hash,
         prediction_type=bundle.schedule.objective,
         picture_hashes={dataset.name(item.path): item.sha256 for item in dataset.items},
         buckets=dataset.report.buckets,

@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from trainer.models.bundle import Bundle  # noqa: E402
-from trainer.models.registry import load, pixel_factor, resolve_base  # noqa: E402
+from trainer.models.registry import find, load  # noqa: E402
+from trainer.models.source import Source  # noqa: E402
 
-__all__ = ["Bundle", "load", "pixel_factor", "resolve_base"]
+__all__ = ["Bundle", "Source", "find", "load"]

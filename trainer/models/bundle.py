@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer.conditioning import Frames, States
+from trainer.config import ModelConfig
 from trainer.diffusion.schedule import Schedule
+from trainer.errors import InputError
+from trainer.models import text
+from trainer.models.parts import fingerprint
+from trainer.models.source import Family, Source
+from trainer.models.weights import sha256
 
 
 class Bundle(ABC):
     """A base model in parts. A family's subclass says how captions condition it; everything else is shared."""
 
-    family: ClassVar[str]
-    """Name of the family: decides file keys and metadata."""
-
-    def __init__(self, path: Path, pipeline: Any, schedule: Schedule) -> None:
-        self.path = path
-        self.pipeline = pipeline
-        self.schedule = schedule
+    def __init__(self, source: Source, pipeline: Any, schedule: Schedule, config: ModelConfig) -> None:
+        self.source, self.pipeline, self.schedule = source, pipeline, schedule
+        self.path = source.path
+        self.clip_skip, self.chunks = config.clip_skip, config.caption_chunks
+        self.notes: list[str] = []
+        """What the plan should say of the base model."""
         self.unet: Any = pipeline.unet.requires_grad_(False)
         self.vae: Any = pipeline.vae.requires_grad_(False).float()
         self.device = torch.device("cpu")
-        for encoder in self.text_encoders.values():
+        for name, encoder in self.text_encoders.items():
             encoder.requires_grad_(False)
+            self._check_clip_skip(name, encoder)
+
+    @property
+    def family(self) -> Family:
+        """Decides file keys and metadata."""
+        return self.source.family
 
     @property
     @abstractmethod
@@ -40,13 +50,25 @@ class Bundle(ABC):
         """The denoiser's condition for captions, batch first, with gradients where they are wanted."""
 
     @abstractmethod
+    def unread_layers(self, encoder: str) -> int:
+        """Last layers of a text encoder whose output nothing reads (clip skip): an adapter there would learn nothing."""
+
+    @abstractmethod
+    def prompt_arguments(self, prompts: list[str], negatives: list[str]) -> dict[str, Tensor]:
+        """Prompts encoded as in training, under the names of the pipeline's arguments."""
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, t: Tensor, text: States, frames: Frames) -> Tensor:
+        """The denoiser's prediction for ``x_t`` ``(B, C, h, w)``, timesteps ``(B,)``, ``encode_text``'s states, and frames."""
+
     def overflow(self, caption: str) -> str:
-        """The part of a caption that the text encoder cannot see; empty if it sees all."""
+        """The part of a caption that the text encoders cannot see; empty if they see all."""
+        return text.overflow(self.pipeline.tokenizer, caption, self.chunks)
 
     @property
-    @abstractmethod
     def max_length(self) -> int:
-        """Tokens of a caption that the text encoder reads, with its start and end marks."""
+        """Tokens of a caption that the text encoders read, with a start and an end mark."""
+        return text.length(self.pipeline.tokenizer, self.chunks)
 
     @torch.no_grad()
     def encode_text_ahead(self, captions: list[str]) -> States:
@@ -60,14 +82,17 @@ class Bundle(ABC):
         for encoder in self.text_encoders.values():
             encoder.gradient_checkpointing_enable({"use_reentrant": False})
 
-    @property
-    @abstractmethod
-    def file_family(self) -> Literal["sd1", "sd2", "sdxl", "pocket"]:
-        """Whose names and marks an adapter file carries."""
-
     def components(self, unet: bool, text_encoder: bool) -> dict[str, nn.Module]:
         """The parts that adapters may go into, by name."""
         return ({"unet": self.unet} if unet else {}) | (self.text_encoders if text_encoder else {})
+
+    def is_read(self, layer: str) -> bool:
+        """Whether a layer, by its dotted name with its component, has any effect on the condition."""
+        component, _, path = layer.partition(".")
+        number = text.layer_number(path) if component in self.text_encoders else None
+        if number is None:
+            return True
+        return number < text.layer_count(self.text_encoders[component]) - self.unread_layers(component)
 
     def to(self, device: torch.device) -> Bundle:
         """Move everything to a device."""
@@ -96,16 +121,23 @@ class Bundle(ABC):
         decoded = vae.decode(latents.float() / vae.config.scaling_factor + shift).sample
         return (decoded / 2 + 0.5).clamp(0, 1).cpu()
 
-    @abstractmethod
-    def predict(self, noisy: Tensor, t: Tensor, text: States, frames: Frames) -> Tensor:
-        """The denoiser's prediction for ``x_t`` ``(B, C, h, w)``, timesteps ``(B,)``, ``encode_text``'s states, and frames."""
-
     def fingerprint(self, *parts: str) -> str:
-        """sha256 over the weight files of the named sub-folders: the identity of encoders and of the base."""
-        digest = hashlib.sha256()
-        for part in parts:
-            for file in sorted((self.path / part).glob("*.safetensors")):
-                digest.update(part.encode() + file.name.encode())
-                with file.open("rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return digest.hexdigest()
+        """sha256 over the weight files of the named parts: the identity of encoders and of the base."""
+        return fingerprint(self.source.parts[part] for part in parts)
+
+    @property
+    def base_hash(self) -> str:
+        """What files name the base by: a single file's own sha256, or the fingerprint of a folder's weights."""
+        return sha256(self.path) if self.source.is_file else self.fingerprint("unet", "vae", *self.text_encoders)
+
+    def _tokens(self, captions: Sequence[str], tokenizer: str, encoder: Any) -> Tensor:
+        """Rows of tokens on the text encoder's device."""
+        return text.token_rows(getattr(self.pipeline, tokenizer), captions, self.chunks).to(encoder.device)
+
+    def _check_clip_skip(self, name: str, encoder: nn.Module) -> None:
+        layers, unread = text.layer_count(encoder), self.unread_layers(name)
+        if unread >= layers:
+            raise InputError(
+                f"model.clip_skip = {self.clip_skip} leaves nothing of the {name}, which has {layers} layers",
+                "use a smaller model.clip_skip: 1 is the family's usual layer, 2 is common for anime models of SD 1.x",
+            )

@@ -1,116 +1,85 @@
-"""Families by the pipeline class that a model folder names, and loading from a folder."""
+"""Families by name, and loading a base model: find it, tell its family, build its pipeline and its schedule."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError, safe_open
+from transformers import CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from trainer.config import ModelConfig
 from trainer.diffusion.schedule import Schedule
 from trainer.errors import InputError
 from trainer.models.bundle import Bundle
+from trainer.models.clip import build_tokenizer
+from trainer.models.folder import open_folder
 from trainer.models.sd import StableDiffusion
+from trainer.models.sdxl import StableDiffusionXL
+from trainer.models.single import open_file
+from trainer.models.source import Source
+from trainer.models.vae import open_vae
+from trainer.models.weights import refuse_pickle
 
-FAMILIES = {
-    "StableDiffusionPipeline": (StableDiffusion, StableDiffusionPipeline),
+FAMILIES: dict[str, tuple[type[Bundle], Any, dict[str, Any]]] = {
+    "sd1": (StableDiffusion, StableDiffusionPipeline, {"safety_checker": None, "feature_extractor": None}),
+    "sd2": (StableDiffusion, StableDiffusionPipeline, {"safety_checker": None, "feature_extractor": None}),
+    "sdxl": (StableDiffusionXL, StableDiffusionXLPipeline, {"add_watermarker": False}),
 }
+"""What a family's bundle is, its pipeline, and what the pipeline is told beside the parts."""
 
 POCKET = Path(__file__).resolve().parents[2] / "assets" / "pocket"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PARTS = ("unet", "vae", "text_encoder")
-NEEDED = (
-    *((f"{part}/config.json",) for part in PARTS),
-    ("scheduler/scheduler_config.json",),
-    ("tokenizer/vocab.json", "tokenizer/tokenizer.json"),
-)
-"""Files of which a folder must have one each; diffusers alone would go on with an empty tokenizer."""
 
 
-def resolve_base(base: str) -> Path:
-    """The model folder that ``model.base`` names. Raises ``InputError`` where it is none that can be loaded."""
-    path = POCKET if base == "pocket" else Path(base).expanduser()
-    if path.suffix.lower() in {".ckpt", ".pt", ".pth", ".bin"}:
-        raise InputError(
-            f"model.base = {base!r} is a pickle, which can run code when it is opened; it is not read",
-            "get the model as .safetensors, in a diffusers folder",
-        )
+def find(config: ModelConfig) -> Source:
+    """The base model that the settings name, from its configs and headers alone; takes well under a second.
+
+    Raises:
+        InputError: there is none, it cannot be used, or ``model.family`` is not its family.
+    """
+    path = POCKET if config.base == "pocket" else Path(config.base).expanduser()
+    refuse_pickle(path)
     if path.is_file():
+        source = open_file(path, config.family)
+    elif path.is_dir():
+        source = open_folder(path, config.family)
+    else:
         raise InputError(
-            f"model.base = {base!r} is a file", "give the folder of a model in diffusers form (with model_index.json)"
+            f"model.base = {config.base!r}: there is no such folder or file",
+            "give an existing model folder or .safetensors file, or 'pocket'",
         )
-    if not path.is_dir():
-        raise InputError(f"model.base = {base!r}: there is no such folder", "give an existing model folder, or 'pocket'")
-    if not (path / "model_index.json").is_file():
-        raise InputError(
-            f"model.base = {base!r} has no model_index.json",
-            "give the folder that holds unet/, vae/, text_encoder/ and model_index.json",
-        )
-    return path
-
-
-def check_files(path: Path) -> None:
-    """Look for every part and open every weight file's header. Raises ``InputError`` for missing, torn and pickled ones."""
-    for names in NEEDED:
-        if not any((path / name).is_file() for name in names):
-            raise InputError(f"{path} has no {' or '.join(names)}", "copy the whole model folder again")
-    for part in PARTS:
-        files = list((path / part).glob("*.safetensors"))
-        if not files:
-            pickled = list((path / part).glob("*.bin"))
-            what = f"holds only {pickled[0].name}, a pickle, which is not read" if pickled else "holds no .safetensors file"
-            raise InputError(f"{path / part} {what}", "save the model again as safetensors")
-        for file in files:
-            try:
-                with safe_open(file, "pt") as handle:
-                    handle.keys()
-            except (SafetensorError, OSError) as error:
-                raise InputError(f"{file} is damaged or not a safetensors file ({error})", "copy or download it again") from error
-
-
-def pixel_factor(path: Path) -> int:
-    """Pixels on the side of one latent position, from the VAE's config alone: known before the weights are read."""
-    check_files(path)
-    try:
-        return 2 ** (len(json.loads((path / "vae" / "config.json").read_text(encoding="utf-8"))["block_out_channels"]) - 1)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path / 'vae' / 'config.json'} is no VAE's config: {error!r}", "copy the model folder again"
-        ) from error
+    if config.vae is not None:
+        source = replace(source, parts=source.parts | {"vae": open_vae(config.vae, source.family)})
+    source.check()
+    return source
 
 
 def load(config: ModelConfig) -> Bundle:
-    """The base model in evaluation mode on the CPU. Raises ``InputError`` where the folder is not one of a known family."""
-    path = resolve_base(config.base)
-    try:
-        kind = json.loads((path / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path / 'model_index.json'} is not JSON: {error}", "copy the model folder again") from error
-    if kind not in FAMILIES:
-        raise InputError(f"{path} is a {kind}, which is not supported", f"use a base of the form {', '.join(FAMILIES)}")
-    check_files(path)
-    bundle, pipeline_class = FAMILIES[kind]
+    """The base model in evaluation mode on the CPU. Raises ``InputError`` where it is not whole or not of a known family."""
+    source = find(config)
     _quiet()
-    try:
-        pipeline = pipeline_class.from_pretrained(
-            path,
-            dtype=DTYPES[config.dtype],
-            local_files_only=True,
-            use_safetensors=True,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"{path} cannot be loaded: {error}", "check that the folder is a whole diffusers model") from error
+    bundle, pipeline_class, extra = FAMILIES[source.family]
+    # The VAE is held in float32, whatever the rest is: in half precision it may give NaN.
+    parts = {name: part.load(torch.float32 if name == "vae" else DTYPES[config.dtype]) for name, part in source.parts.items()}
+    tokenizers = {name: _tokenizer(folder) for name, folder in source.tokenizers.items()}
+    scheduler = getattr(diffusers, source.scheduler["_class_name"]).from_config(dict(source.scheduler))
+    pipeline = pipeline_class(**parts, **tokenizers, scheduler=scheduler, **extra)
     pipeline.set_progress_bar_config(disable=True)
     noise = DDPMScheduler.from_config(pipeline.scheduler.config)
-    return bundle(path, pipeline, Schedule(noise.alphas_cumprod, noise.config.prediction_type))
+    return bundle(source, pipeline, Schedule(noise.alphas_cumprod, noise.config.prediction_type), config)
+
+
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    """A folder's own tokenizer, or CLIP's with the folder's marks where it has no vocabulary."""
+    if any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    return build_tokenizer(folder)
 
 
 def _quiet() -> None:
