@@ -77,7 +77,7 @@ def save_folder(family: str, folder: Path) -> Path:
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1, prediction_type="v_prediction" if family == "sd2" else "epsilon",
     )  # fmt: skip
-    models = {name: model for name, model in parts(family).items()}
+    models = dict(parts(family))
     source = ASSETS / {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}[family]
     tokenizer = build_tokenizer(source / "tokenizer")
     if family == "sdxl":
@@ -105,7 +105,9 @@ def tensors(family: str) -> dict[str, Tensor]:
     found["alphas_cumprod"] = torch.ones(1000)
     if family == "sd2":  # OpenCLIP's last layer and projection, which Stable Diffusion 2 does not use
         last = "cond_stage_model.model.transformer.resblocks.2."
-        unused = {key.replace("resblocks.2.", "resblocks.3."): tensor.clone() for key, tensor in found.items() if key.startswith(last)}
+        unused = {
+            key.replace("resblocks.2.", "resblocks.3."): tensor.clone() for key, tensor in found.items() if key.startswith(last)
+        }
         found |= unused | {"cond_stage_model.model.text_projection": torch.ones(72, 72)}
     return found
 

@@ -27,7 +27,7 @@ def open_folder(path: Path, forced: str = "auto") -> Source:
     """
     if not (path / "model_index.json").is_file():
         raise InputError(
-            f"{path} has no model_index.json",
+            f"model.base = {str(path)!r} has no model_index.json",
             "give the folder that holds unet/, vae/, text_encoder/ and model_index.json, or a single .safetensors file",
         )
     kind = read_json(path / "model_index.json").get("_class_name")

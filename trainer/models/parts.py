@@ -1,4 +1,4 @@
-"""One network of a base model, on disk: its config and files now, its weights on demand. A folder's part, or a part of one file."""
+"""One network of a base model on disk: config and files now, weights on demand. A folder's part, or a part of one file."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ class FolderPart(Part):
             options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "variant": self.variant}
             model, report = CLASSES[self.name].from_pretrained(self.folder, output_loading_info=True, **options)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"{self.folder} cannot be loaded: {error}", "check that the folder is a whole diffusers model") from error
+            raise InputError(
+                f"{self.folder} cannot be loaded: {error}", "check that the folder is a whole diffusers model"
+            ) from error
         refuse_missing(self.folder, self.name, report["missing_keys"], len(model.state_dict()))
         return model.eval()
 
@@ -148,7 +150,9 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{file.parent.parent} has no {file.parent.name}/{file.name}", "copy the whole model folder again") from error
+        raise InputError(
+            f"{file.parent.parent} has no {file.parent.name}/{file.name}", "copy the whole model folder again"
+        ) from error
     except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not JSON: {error}", "copy the model folder again") from error
     if not isinstance(loaded, dict):

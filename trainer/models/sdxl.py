@@ -15,9 +15,10 @@ from trainer.models.bundle import Bundle
 class StableDiffusionXL(Bundle):
     """The states of both text encoders side by side condition the UNet by cross attention; pooled text and frame, by its time.
 
-    With ``clip_skip = s`` the states are those of layer ``n - s`` of ``n``, without the final layer norm (``s = 1``: the last layer
-    but one, as the model was trained; diffusers' ``clip_skip`` is ``s - 1``). The pooled text is always the second encoder's last
-    layer at the end mark, normed and projected; of a caption in several chunks, the first one's, as in sd-scripts and ComfyUI.
+    With ``clip_skip = s`` the states are those of layer ``n - s`` of ``n``, without the final layer norm (``s = 1``: the last
+    layer but one, as the model was trained; diffusers' ``clip_skip`` is ``s - 1``). The pooled text is always the second
+    encoder's last layer at the end mark, normed and projected; of a caption in several chunks, the first one's, as in sd-scripts
+    and ComfyUI.
     Source: arXiv 2307.01952.
     """
 

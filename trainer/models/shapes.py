@@ -1,8 +1,8 @@
 """A single file's configs: the family's, with every size that shows in the tensors taken from them.
 
-So a full-size model, a fine-tune with other sizes and a miniature load on one path. What does not show in a shape (kinds of blocks,
-activations, groups of a norm, the scale of latents) is the family's, from ``assets/clip``. Heads are not seen either: Stable
-Diffusion 1's UNet has 8 a layer; everything else has one for every 64 channels.
+So a full-size model, a fine-tune with other sizes and a miniature load on one path. What does not show in a shape (kinds of
+blocks, activations, groups of a norm, the scale of latents) is the family's, from ``assets/clip``. Heads are not seen either:
+Stable Diffusion 1's UNet has 8 a layer; everything else has one for every 64 channels.
 """
 
 from __future__ import annotations

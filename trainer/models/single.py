@@ -55,9 +55,7 @@ def open_file(path: Path, forced: str = "auto") -> Source:
     family = _family(weights, forced)
     weights.view(_standard_names(weights.shapes))
     configs = shapes.configs(family, weights.shapes)
-    parts: dict[str, Part] = {
-        name: FilePart(name, configs[name], weights, layout) for name, layout in LAYOUTS[family].items()
-    }
+    parts: dict[str, Part] = {name: FilePart(name, configs[name], weights, layout) for name, layout in LAYOUTS[family].items()}
     folder = ASSETS / shapes.FOLDERS[family]
     names = [name.replace("text_encoder", "tokenizer") for name in parts if name.startswith("text_encoder")]
     marks = {key: "" for key in ("v_pred", "ztsnr") if key in weights.shapes}
@@ -94,5 +92,7 @@ def _not_a_base(weights: Weights) -> InputError:
 def _standard_names(keys: Mapping[str, object]) -> dict[str, str]:
     """Other spellings of the same layout: old merges without ``text_model.``, and ``vae.`` for the VAE."""
     names = {key: VAE + key.removeprefix("vae.") for key in keys if key.startswith("vae.")}
-    old = [key for key in keys if key.startswith((f"{OLD_CLIP}embeddings.", f"{OLD_CLIP}encoder.", f"{OLD_CLIP}final_layer_norm."))]
+    old = [
+        key for key in keys if key.startswith((f"{OLD_CLIP}embeddings.", f"{OLD_CLIP}encoder.", f"{OLD_CLIP}final_layer_norm."))
+    ]
     return names | {key: f"{OLD_CLIP}text_model.{key.removeprefix(OLD_CLIP)}" for key in old}

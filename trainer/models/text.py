@@ -1,9 +1,10 @@
 """Captions to tokens to states, shared by the families: chunks of a long caption, and which layer's states are taken.
 
 A caption of more tokens than one window (77) holds is cut into chunks of 75, each between its own start and end mark and padded;
-each chunk goes through the text encoder alone, and the states stand one behind the other: ``(B, chunks * 77, D)``. A1111 and ComfyUI
-read long prompts so. They also use only as many chunks as a prompt needs; here the number is fixed, so that cached states stack,
-and a short caption's last chunks are empty. sd-scripts keeps only the first start and the last end mark (``75 * chunks + 2`` states).
+each chunk goes through the text encoder alone, and the states stand one behind the other: ``(B, chunks * 77, D)``. A1111 and
+ComfyUI read long prompts so; A1111 also moves a cut back to a near comma. They use only as many chunks as a prompt needs; here
+the number is fixed, so that cached states stack, and a short caption's last chunks are empty. sd-scripts cuts at the same places
+and then keeps only the first start and the last end mark (``75 * chunks + 2`` states).
 """
 
 from __future__ import annotations

@@ -27,7 +27,9 @@ def open_vae(name: str, family: str) -> Part:
             raise InputError(f"model.vae = {name!r} has no config.json", "give the VAE's own folder, or its .safetensors file")
         return FolderPart("vae", folder)
     if not path.is_file():
-        raise InputError(f"model.vae = {name!r}: there is no such file or folder", "give an existing VAE, or leave model.vae empty")
+        raise InputError(
+            f"model.vae = {name!r}: there is no such file or folder", "give an existing VAE, or leave model.vae empty"
+        )
     weights = Weights(path)
     weights.view(_standard_names(list(weights.shapes)))
     if not any(key.startswith(f"{VAE}decoder.") for key in weights.shapes):

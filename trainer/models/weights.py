@@ -26,7 +26,8 @@ class Weights:
     def __init__(self, path: Path) -> None:
         self.path = path
         with _opened(path) as handle:
-            self.shapes: dict[str, tuple[int, ...]] = {key: tuple(handle.get_slice(key).get_shape()) for key in handle.keys()}
+            keys: list[str] = handle.keys()
+            self.shapes: dict[str, tuple[int, ...]] = {key: tuple(handle.get_slice(key).get_shape()) for key in keys}
             self.metadata: dict[str, str] = handle.metadata() or {}
         self._own = {key: key for key in self.shapes}
 

@@ -12,7 +12,7 @@ import torch
 from tests.trainer import tiny
 from trainer.config import ModelConfig
 from trainer.errors import InputError
-from trainer.models import Bundle, load, pixel_factor, resolve_base
+from trainer.models import Bundle, find, load
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def bundle(folder: Path) -> Bundle:
 def test_reads_what_the_configs_say(bundle):
     assert bundle.schedule.objective == "v_prediction" and len(bundle.schedule) == 1000
     torch.testing.assert_close(bundle.schedule.alphas_cumprod, bundle.pipeline.scheduler.alphas_cumprod)
-    assert pixel_factor(bundle.path) == 8 and bundle.max_length == 16 and bundle.file_family == "sd1"
+    assert bundle.source.pixel_factor == 8 and bundle.max_length == 16 and bundle.family == "sd1"
     assert set(bundle.components(unet=True, text_encoder=True)) == {"unet", "text_encoder"}
     assert set(bundle.components(unet=False, text_encoder=True)) == {"text_encoder"}
 
@@ -112,10 +112,10 @@ def test_a_broken_folder_is_refused_with_the_reason(folder, tmp_path, damage, me
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("none", "no such folder"), ("x.ckpt", "pickle"), ("empty", "model_index"), ("file", "is a file")]
+    ("name", "message"), [("none", "no such folder"), ("x.ckpt", "pickle"), ("empty", "model_index"), ("file", "damaged")]
 )
 def test_what_is_no_model_folder(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=message):
-        resolve_base(str(tmp_path / name))
+        find(ModelConfig(base=str(tmp_path / name)))
