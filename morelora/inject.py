@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Generator, Tensor, nn
@@ -93,6 +94,15 @@ class AdapterSet:
     def strength(self, value: float) -> None:
         for layer in self.layers.values():
             layer.strength = float(value)
+
+    @contextmanager
+    def at(self, strength: float) -> Iterator[None]:
+        """Inside, the adapters act with this strength."""
+        before, self.strength = self.strength, strength
+        try:
+            yield
+        finally:
+            self.strength = before
 
     def deltas(self) -> Iterator[tuple[str, Tensor]]:
         """Each layer's full change ``W' - W`` in float32, without gradients."""

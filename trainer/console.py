@@ -12,7 +12,7 @@ import rich.console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from trainer.events import Event, Failed, Finished, Preview, Saved, Started, Step, Verified, Warned
+from trainer.events import Event, Failed, Finished, Preview, Saved, Started, Step, Validated, Verified, Warned
 from trainer.run import RunDir
 
 PLAIN_WIDTH = 120
@@ -36,7 +36,7 @@ class Console:
         self.finished: Finished | None = None
         self.handlers: dict[type[Event], Callable[[Any], None]] = {
             Started: self._started, Step: self._step, Preview: self._preview, Saved: self._saved,
-            Warned: self._warned, Verified: self._verified, Finished: self._finished,
+            Validated: self._validated, Warned: self._warned, Verified: self._verified, Finished: self._finished,
         }  # fmt: skip
 
     def __enter__(self) -> Console:
@@ -90,6 +90,11 @@ class Console:
         what = "of the base model" if event.step == 0 else f"at step {event.step}"
         more = f" and {len(event.files) - 1} more" if len(event.files) > 1 else ""
         self.say(f"Pictures {what}: {event.files[0]}{more}" if event.files else f"No pictures {what}")
+
+    def _validated(self, event: Validated) -> None:
+        what = "base model" if event.step == 0 else f"step {event.step}"
+        bins = ", ".join(f"t {name}: {loss:.4f}" for name, loss in event.by_bin.items())
+        self.say(f"Validation, {what}: loss {event.loss:.4f} ({bins})")
 
     def _saved(self, event: Saved) -> None:
         self.say(f"Saved at step {event.step}: {event.file} ({event.kind})")

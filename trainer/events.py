@@ -39,6 +39,18 @@ class Step(Event):
 
 
 @dataclass(frozen=True)
+class Validated(Event):
+    """The loss on the held-out pictures after ``step`` steps; ``by_bin`` by timesteps, least noise first: ``{"0-249": 0.1}``.
+
+    Step 0 is the base model. A range in which no timestep fell is left out.
+    """
+
+    step: int
+    loss: float
+    by_bin: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Preview(Event):
     """Preview pictures were written; ``files`` are relative to the run folder."""
 

@@ -22,9 +22,10 @@ from trainer.metadata import Provenance
 from trainer.optim import pack_optimizer, unpack_optimizer
 from trainer.run import RunDir
 from trainer.stop import StopRequests
+from trainer.validation import measure
 from trainer.verify import verify
 
-FIXED = ("model", "data", "adapter", "train", "optimizer", "loss")
+FIXED = ("model", "data", "adapter", "train", "optimizer", "loss", "validation")
 """Sections that a resumed run may not change: its result would not be the same run's."""
 
 
@@ -40,7 +41,9 @@ class Keeper:
 
     def is_due(self, stop: StopRequests) -> Callable[[int], bool]:
         """For the loop: whether ``pause`` has anything to do after a step."""
-        every = [n for n in (self.config.checkpoint.every, self.config.preview.every) if n]
+        config = self.config
+        looks = config.validation.every if self.session.held else 0
+        every = [n for n in (config.checkpoint.every, config.preview.every, looks) if n]
         accelerator = self.session.accelerator
 
         def due(step: int) -> bool:
@@ -64,9 +67,17 @@ class Keeper:
                     self.write_export(step)
             if self.config.preview.every and step % self.config.preview.every == 0 and step < self.config.train.steps:
                 self.write_previews()
+            if self.config.validation.every and step % self.config.validation.every == 0 and step < self.config.train.steps:
+                self.validate()
             return stop.requested()
 
         return act
+
+    def validate(self, strength: float = 1.0) -> None:
+        """Say the loss on the held-out pictures, if there are any. All processes take part."""
+        if self.session.held is not None:
+            with self.session.averaged(), self.session.adapters.at(strength):
+                self.emit(measure(self.session, self.session.held))
 
     # checkpoints
 
@@ -193,12 +204,8 @@ class Keeper:
         preview.save_image(self.run.before_after, sheet)
 
     def _sample(self, strength: float) -> list[Image.Image]:
-        adapters, side = self.session.adapters, self.config.data.resolution
-        before, adapters.strength = adapters.strength, strength
-        try:
-            return preview.sample(self.session.bundle, self.config.preview, self.prompts, side)
-        finally:
-            adapters.strength = before
+        with self.session.adapters.at(strength):
+            return preview.sample(self.session.bundle, self.config.preview, self.prompts, self.config.data.resolution)
 
     def _save_pictures(self, pictures: list[Image.Image], step: int) -> None:
         self.run.previews.mkdir(exist_ok=True)

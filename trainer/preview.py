@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Generator
 
 from morelora import atomic
-from trainer import rng
 from trainer.config import PreviewConfig
 from trainer.models import Bundle
+from trainer.modes import untouched
 
 CHUNK = 4
 """Prompts sampled together."""
@@ -20,11 +20,8 @@ CHUNK = 4
 def sample(bundle: Bundle, config: PreviewConfig, prompts: list[str], side: int) -> list[Image.Image]:
     """One picture for each prompt; prompt ``i`` starts from the noise of seed ``config.seed + i``."""
     width, height = config.width or side, config.height or side
-    training = [module for module in (bundle.unet, *bundle.text_encoders.values()) if module.training]
-    for module in training:
-        module.eval()
     pictures: list[Image.Image] = []
-    with rng.preserved(), torch.no_grad():
+    with untouched(bundle.unet, *bundle.text_encoders.values()):
         for start in range(0, len(prompts), CHUNK):
             some = prompts[start : start + CHUNK]
             latents = bundle.pipeline(
@@ -37,8 +34,6 @@ def sample(bundle: Bundle, config: PreviewConfig, prompts: list[str], side: int)
                 output_type="latent",
             ).images
             pictures += [to_image(picture) for picture in bundle.decode_latents(latents)]
-    for module in training:
-        module.train()
     return pictures
 
 

@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from morelora import AdapterSet, Target, inject, resolve
 from trainer import rng
 from trainer.config import Config
-from trainer.data import Cache, Dataset, Dealing, Loader, PixelEncoder, TextEncoder
+from trainer.data import Cache, Dataset, Dealing, HeldOut, Loader, PixelEncoder, TextEncoder
+from trainer.data.cache import LatentStore, TextStore
 from trainer.errors import InputError
 from trainer.models import Bundle
 from trainer.optim import Ema, build_optimizer, build_schedule, evaluated
@@ -37,6 +38,8 @@ class Session:
     optimizer: AcceleratedOptimizer
     schedule: LambdaLR
     ema: Ema | None
+    held: HeldOut | None = None
+    """Pictures of the validation loss."""
     step: int = 0
 
     def parameters(self) -> list[nn.Parameter]:
@@ -74,18 +77,30 @@ def add_adapters(config: Config, bundle: Bundle) -> tuple[AdapterSet, list[Targe
     return adapters, targets
 
 
-def build_loader(config: Config, bundle: Bundle, dataset: Dataset, cache: Cache, accelerator: Accelerator) -> Loader:
-    """Encode what the cache lacks and deal out batches. Captions are encoded ahead only where the text encoder rests."""
+def encode_ahead(
+    config: Config, bundle: Bundle, dataset: Dataset, cache: Cache, accelerator: Accelerator, flip: bool = False
+) -> tuple[LatentStore, TextStore | None]:
+    """Encode what the cache lacks. Captions are encoded ahead only where the text encoder rests."""
     pixels = PixelEncoder(bundle.encode_pixels, bundle.fingerprint("vae"))
-    latents = cache.latents(dataset, pixels, flip=config.data.flip)
-    texts = None
-    if not config.train.text_encoder:
-        name = f"{bundle.fingerprint(*bundle.text_encoders)}-{config.model.dtype}-{config.train.precision}"
-        encoder = TextEncoder(bundle.encode_text_ahead, name, bundle.max_length, config.model.clip_skip)
-        with accelerator.autocast():  # as the loop would
-            texts = cache.texts(dataset.prompts, encoder)
+    latents = cache.latents(dataset, pixels, flip=flip)
+    if config.train.text_encoder:
+        return latents, None
+    name = f"{bundle.fingerprint(*bundle.text_encoders)}-{config.model.dtype}-{config.train.precision}"
+    encoder = TextEncoder(bundle.encode_text_ahead, name, bundle.max_length, config.model.clip_skip)
+    with accelerator.autocast():  # as the loop would
+        return latents, cache.texts(dataset.prompts, encoder)
+
+
+def build_loader(config: Config, bundle: Bundle, dataset: Dataset, cache: Cache, accelerator: Accelerator) -> Loader:
+    """Deals out batches of encoded pictures."""
     dealing = Dealing.of(config.data, config.train, accelerator.num_processes, accelerator.process_index)
-    return Loader(dataset, latents, texts, dealing)
+    return Loader(dataset, *encode_ahead(config, bundle, dataset, cache, accelerator, config.data.flip), dealing)
+
+
+def build_held_out(config: Config, bundle: Bundle, dataset: Dataset, cache: Cache, accelerator: Accelerator) -> HeldOut | None:
+    """The encoded pictures of the validation loss, where there are any."""
+    held = dataset.validation
+    return HeldOut(held, *encode_ahead(config, bundle, held, cache, accelerator)) if held.items else None
 
 
 def build_session(config: Config, bundle: Bundle, dataset: Dataset, accelerator: Accelerator, cache: Cache) -> Session:
@@ -94,10 +109,11 @@ def build_session(config: Config, bundle: Bundle, dataset: Dataset, accelerator:
     bundle.to(accelerator.device)
     with accelerator.main_process_first():  # the others then find a full cache
         loader = build_loader(config, bundle, dataset, cache, accelerator)
+        held = build_held_out(config, bundle, dataset, cache, accelerator)
     adapters, targets = add_adapters(config, bundle)
     if config.train.gradient_checkpointing:
         bundle.enable_gradient_checkpointing()
     optimizer = accelerator.prepare_optimizer(build_optimizer(adapters, targets, config.optimizer))
     schedule = build_schedule(optimizer.optimizer, config.optimizer, config.train.steps)
     ema = Ema(adapters.parameters(), config.train.ema) if config.train.ema else None
-    return Session(config, bundle, adapters, targets, dataset, loader, accelerator, optimizer, schedule, ema)
+    return Session(config, bundle, adapters, targets, dataset, loader, accelerator, optimizer, schedule, ema, held)

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from morelora import atomic
 from trainer import presets, settings
 from trainer.config import Config
-from trainer.data import Cache, Dataset, scan
+from trainer.data import Cache, Dataset, hold_out, scan
 from trainer.data.sources import labels
 from trainer.errors import ExitCode, StoppedError
 from trainer.events import Event, Finished, Started, Warned
@@ -78,7 +78,8 @@ def resume(run_dir: Path, *, listener: Listener) -> Path:
 
 def _open_inputs(config: Config) -> tuple[Bundle, Dataset]:
     """Everything the user gave, checked before anything is written; pictures first, since weights take longer to read."""
-    dataset = scan(config.data, find(config.model).pixel_factor)
+    factor = find(config.model).pixel_factor
+    dataset = hold_out(scan(config.data, factor), config.validation, config.data, factor)
     return load(config.model), dataset
 
 
@@ -138,7 +139,11 @@ class _Run:
         keeper.prompts = _prompts(self.config, dataset)
         if self.accelerator.is_main_process:
             keeper.write_base_previews()
+        if session.step == 0:
+            keeper.validate(strength=0.0)
         done = train_steps(session, self.emit, keeper.is_due(stop), keeper.pause(stop))
+        if done:
+            keeper.validate()
         if self.accelerator.is_main_process:
             self._finish(keeper, done)
         self.accelerator.wait_for_everyone()

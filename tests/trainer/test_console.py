@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainer.console import Console, duration, step_text, strength_text
-from trainer.events import Event, Failed, Finished, Preview, Saved, Started, Step, Verified, Warned
+from trainer.events import Event, Failed, Finished, Preview, Saved, Started, Step, Validated, Verified, Warned
 from trainer.plan import Plan, TrainedPart
 
 PLAN = Plan(
@@ -55,6 +55,12 @@ def test_the_statement_says_that_the_text_encoder_is_not_trained():
 @pytest.mark.parametrize(("strength", "side"), [(1e-5, "below"), (1e-4, "within"), (3.54e-3, "above")])
 def test_effective_strength_is_put_beside_the_usual_range(strength, side):
     assert f"; {side} 3e-05 to 0.0005, usual for SD 1.5 and SDXL" in strength_text(strength)
+
+
+def test_the_validation_loss_is_shown_by_timesteps():
+    text = shown(Validated(0, 0.5, {"0-249": 0.75, "750-999": 0.25}), Validated(100, 0.25, {}))
+    assert "Validation, base model: loss 0.5000 (t 0-249: 0.7500, t 750-999: 0.2500)" in text
+    assert "Validation, step 100: loss 0.2500" in text
 
 
 def test_without_a_terminal_about_twenty_plain_lines_are_written():

@@ -41,6 +41,8 @@ SET_TOGETHER: dict[str, dict[str, Any]] = {
     "loss.huber_delta": {"loss": {"kind": "huber"}},
     "loss.timestep_mean": {"loss": {"timesteps": "logit_normal"}},
     "loss.timestep_std": {"loss": {"timesteps": "logit_normal"}},
+    "validation.every": {"validation": {"count": 1}},
+    "validation.timesteps": {"validation": {"count": 1}},
     "loss.pyramid_discount": {"loss": {"pyramid_iterations": 6}},
     "optimizer.cycles": {"optimizer": {"schedule": "cosine_restarts"}},
     "optimizer.power": {"optimizer": {"schedule": "polynomial"}},

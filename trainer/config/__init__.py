@@ -18,10 +18,11 @@ from trainer.config.optimizer import OptimizerConfig
 from trainer.config.output import ExportConfig, RunConfig
 from trainer.config.preview import PreviewConfig
 from trainer.config.train import TrainConfig
+from trainer.config.validation import ValidationConfig
 
 __all__ = [
     "CheckpointConfig", "Config", "DataConfig", "ExportConfig", "Level", "LossConfig", "ModelConfig", "OptimizerConfig",
-    "Precision", "PreviewConfig", "RunConfig", "Section", "TrainConfig", "setting",
+    "Precision", "PreviewConfig", "RunConfig", "Section", "TrainConfig", "ValidationConfig", "setting",
 ]  # fmt: skip
 
 
@@ -35,6 +36,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
+    validation: ValidationConfig = ValidationConfig()
     preview: PreviewConfig = PreviewConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     export: ExportConfig = ExportConfig()

@@ -80,6 +80,15 @@ def _loss(config: Config) -> Iterator[str]:
         yield from _idle(loss, "loss", ("pyramid_discount",), "loss.pyramid_iterations = 0")
 
 
+def _validation(config: Config) -> Iterator[str]:
+    validation = config.validation
+    given = [name for name in ("folder", "count", "share") if getattr(validation, name)]
+    if len(given) > 1:
+        yield f"validation.{given[0]} and validation.{given[1]} both say what is held out: choose one of them"
+    if not given:
+        yield from _idle(validation, "validation", ("every", "timesteps"), "no pictures are held out (validation.count)")
+
+
 def _idle(section: Section, name: str, keys: tuple[str, ...], reason: str) -> Iterator[str]:
     """Complaints about settings that were changed and would have no effect."""
     for key in keys:
@@ -101,5 +110,6 @@ CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _optimizer,
     _optimizer_name,
     _loss,
+    _validation,
     _export,
 )

@@ -12,9 +12,13 @@
 """
 
 from trainer.data.cache import Cache, PixelEncoder, TextEncoder
+from trainer.data.holdout import HeldOut, hold_out
 from trainer.data.items import Dataset, Item, Report
 from trainer.data.loader import Batch, Dealing, Loader
 from trainer.data.scan import scan
 from trainer.data.sources import Source
 
-__all__ = ["Batch", "Cache", "Dataset", "Dealing", "Item", "Loader", "PixelEncoder", "Report", "Source", "TextEncoder", "scan"]
+__all__ = [
+    "Batch", "Cache", "Dataset", "Dealing", "HeldOut", "Item", "Loader", "PixelEncoder", "Report", "Source", "TextEncoder",
+    "hold_out", "scan",
+]  # fmt: skip

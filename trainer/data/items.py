@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainer.data.buckets import Size
@@ -69,6 +69,13 @@ class Dataset:
     background: tuple[int, int, int]
     """Colour under transparent pictures."""
     notes: tuple[str, ...]
+    held_out: tuple[Item, ...] = ()
+    """Pictures of the validation loss: never trained on, and not among ``items``."""
+
+    @property
+    def validation(self) -> Dataset:
+        """The held-out pictures as a data set of their own."""
+        return replace(self, items=self.held_out, held_out=())
 
     @property
     def report(self) -> Report:

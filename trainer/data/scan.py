@@ -39,15 +39,16 @@ def scan(
     factor: int = 8,
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    sources: Sequence[Source] | None = None,
 ) -> Dataset:
-    """Read, decode and check every picture and caption of ``config.images`` or ``config.sources``.
+    """Read, decode and check every picture and caption of ``config.images`` or ``config.sources``, or of other ``sources``.
 
     ``factor`` is the VAE's reduction, which must divide ``config.bucket_step``; ``progress`` counts pictures.
     Raises ``InputError`` for a folder, picture or caption that cannot be used, ``StoppedError`` when ``should_stop()``.
     """
     background = images.colour(config.background)
     buckets.check(config.resolution, config.bucket_step, factor)
-    sources = sources_of(config)
+    sources = sources_of(config) if sources is None else sources
     folders = [read_folder(source) for source in sources]
     name = namer(sources)
     unusable = [pair for folder in folders for pair in folder.unusable]
