@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from morelora import atomic
-from trainer import checkpoint, preview, rng, settings
+from trainer import checkpoint, preview, settings
 from trainer.checkpoint import Checkpoint
 from trainer.errors import InputError, NonFiniteError
 from trainer.events import Event, Preview, Saved, Verified, Warned
@@ -22,6 +22,7 @@ from trainer.metadata import Provenance
 from trainer.optim import pack_optimizer, unpack_optimizer
 from trainer.run import RunDir
 from trainer.stop import StopRequests
+from trainer.team import Team
 from trainer.validation import measure
 from trainer.verify import verify
 
@@ -38,27 +39,23 @@ class Keeper:
         self.prompts: list[str] = []
         self.base_pictures: list[Image.Image] = []
         self.saved_step = -1
+        self.stopping = False
 
     def is_due(self, stop: StopRequests) -> Callable[[int], bool]:
         """For the loop: whether ``pause`` has anything to do after a step."""
         config = self.config
         looks = config.validation.every if self.session.held else 0
         every = [n for n in (config.checkpoint.every, config.preview.every, looks) if n]
-        accelerator = self.session.accelerator
+        team = Team.of(self.session.accelerator)
 
         def due(step: int) -> bool:
-            stopped = stop.requested()
-            if accelerator.num_processes > 1:
-                flag = torch.tensor(float(stopped), device=accelerator.device)
-                if accelerator.reduce(flag, "sum").item() and not stopped:
-                    self.run.stop_file.touch()
-                    stopped = stop.requested()
-            return stopped or any(step % n == 0 for n in every)
+            self.stopping = team.any(stop.requested())
+            return self.stopping or any(step % n == 0 for n in every)
 
         return due
 
-    def pause(self, stop: StopRequests) -> Callable[[int], bool]:
-        """For the loop: make what is due after a step; True where a stop was asked for."""
+    def pause(self) -> Callable[[int], bool]:
+        """For the loop: make what is due after a step; True where ``is_due`` found all agreed to stop."""
 
         def act(step: int) -> bool:
             if self.config.checkpoint.every and step % self.config.checkpoint.every == 0:
@@ -69,7 +66,7 @@ class Keeper:
                 self.write_previews()
             if self.config.validation.every and step % self.config.validation.every == 0 and step < self.config.train.steps:
                 self.validate()
-            return stop.requested()
+            return self.stopping
 
         return act
 
@@ -98,7 +95,6 @@ class Keeper:
         tensors, values = pack_optimizer(session.optimizer)
         held.put("adapter", state)
         held.put("optimizer", tensors)
-        held.put("rng", rng.rng_state())
         if session.ema is not None:
             held.put("ema", session.ema.state())
         scaler = session.accelerator.scaler
@@ -139,7 +135,6 @@ class Keeper:
         if session.accelerator.scaler is not None and held.values["scaler"]:
             session.accelerator.scaler.load_state_dict(held.values["scaler"])
         session.step = self.saved_step = held.step
-        rng.load_rng_state(held.group("rng"))
 
     def _machine(self) -> dict[str, Any]:
         """What the last bits of a result depend on, beside settings and pictures."""

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from morelora import AdapterSet
+from trainer import rng
 from trainer.errors import NonFiniteError
 from trainer.events import Event, Step, Warned
 from trainer.objective import losses
 from trainer.session import Session
 
+MICRO_STEP, OPTIMIZER_STEP = 2, 3
+"""Keys of the global random numbers: adapters draw dropout from them, and some optimisers draw too."""
 CHECK_STEPS = 3
 """Steps after which every trainable tensor must have had a gradient (LoHa's others wait for its zero factor)."""
 
@@ -58,33 +61,41 @@ def train_steps(
 
 
 def _backward(session: Session) -> Tensor:
-    """The gradient of one step, over all its micro steps; returns the mean loss of its pictures."""
-    count = session.config.train.accumulation
+    """The gradient of one step, over all its micro steps and processes; returns the mean loss of its pictures."""
+    seed, count = session.config.train.seed, session.config.train.accumulation
     batches = [session.loader.batch(session.step * count + i) for i in range(count)]
-    pictures = sum(len(batch.captions) for batch in batches)
+    pictures = session.loader.pictures(session.step * count, count)
     total = torch.zeros((), device=session.accelerator.device)
     for batch in batches:
+        rng.seed_for(seed, MICRO_STEP, batch.number)
         loss = losses(session, batch).sum() / pictures
         if loss.requires_grad:  # module dropout may have skipped every adapter
             session.accelerator.backward(loss)
         total += loss.detach()
+    for parameter in session.parameters():
+        if parameter.grad is None:  # skipped in every micro step: zero, as where another process did not skip it
+            parameter.grad = torch.zeros_like(parameter)
     if session.accelerator.num_processes > 1:
-        _average_gradients(session)
-        total = session.accelerator.reduce(total, "mean")
+        _sum_gradients(session)
+        total = session.accelerator.reduce(total, "sum")
     return total
 
 
-def _average_gradients(session: Session) -> None:
-    """One all-reduce over the adapters' gradients: they are few, so no wrapper around the models is needed."""
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in session.parameters()]
-    flat = session.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
-    for parameter, part in zip(session.parameters(), flat.split([g.numel() for g in gradients]), strict=True):
-        parameter.grad = part.view_as(parameter)
+def _sum_gradients(session: Session) -> None:
+    """One all-reduce over what is trained: that is little, so no wrapper around the models is needed.
+
+    Each process divided its losses by the pictures of all, so the sum is the gradient of the mean over all pictures.
+    """
+    gradients = [parameter.grad for parameter in session.parameters()]
+    flat = session.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "sum")
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def _optimize(session: Session) -> Tensor:
     """Clip, step, limit norms, average; returns the gradient's norm before clipping."""
     config, accelerator = session.config, session.accelerator
+    rng.seed_for(config.train.seed, OPTIMIZER_STEP, session.step)
     norm = accelerator.clip_grad_norm_(session.parameters(), config.optimizer.clip_norm or math.inf)
     session.optimizer.step()
     if not accelerator.optimizer_step_was_skipped:

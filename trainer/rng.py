@@ -1,4 +1,4 @@
-"""Random state: kept across previews, saved in checkpoints."""
+"""Random numbers: generators and seeds that depend on their keys alone; the global state, kept across previews."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def seed_for(seed: int, *keys: int) -> None:
+    """Seed the global generators from nothing but the arguments: what is drawn next depends on nothing before."""
+    seed_everything(int(np.random.SeedSequence([seed, *keys]).generate_state(1, np.uint32)[0]))
 
 
 def generator_for(seed: int, *keys: int) -> Generator:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -19,6 +20,7 @@ from trainer.data.cache import LatentStore, TextStore
 from trainer.errors import InputError
 from trainer.models import Bundle
 from trainer.optim import Ema, build_optimizer, build_schedule, evaluated
+from trainer.team import PATIENCE, Team, check_launch
 
 START = 0
 """Key of the generator that the adapters start from."""
@@ -52,11 +54,11 @@ class Session:
 
 
 def build_accelerator(config: Config) -> Accelerator:
-    """Device, mixed precision and processes. Raises ``InputError`` where the device cannot compute in the precision."""
+    """Device, mixed precision and processes. Raises ``InputError`` where the device or the launcher's settings do not fit."""
     precision = {"fp32": "no"}.get(config.train.precision, config.train.precision)
     AcceleratorState._reset_state()
     try:
-        accelerator = Accelerator(mixed_precision=precision)
+        accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"train.precision = {config.train.precision!r} does not work on this device: {error}",
@@ -64,6 +66,7 @@ def build_accelerator(config: Config) -> Accelerator:
         ) from error
     if precision == "fp16" and accelerator.device.type == "cpu":
         raise InputError("train.precision = 'fp16' needs a GPU", "use train.precision = 'bf16' or 'fp32' on a CPU")
+    check_launch(accelerator)
     return accelerator
 
 
@@ -93,7 +96,8 @@ def encode_ahead(
 
 def build_loader(config: Config, bundle: Bundle, dataset: Dataset, cache: Cache, accelerator: Accelerator) -> Loader:
     """Deals out batches of encoded pictures."""
-    dealing = Dealing.of(config.data, config.train, accelerator.num_processes, accelerator.process_index)
+    team = Team.of(accelerator)
+    dealing = Dealing.of(config.data, config.train, team.world, team.rank)
     return Loader(dataset, *encode_ahead(config, bundle, dataset, cache, accelerator, config.data.flip), dealing)
 
 
@@ -107,9 +111,8 @@ def build_session(config: Config, bundle: Bundle, dataset: Dataset, accelerator:
     """Everything on its device and ready for the first step."""
     rng.seed_everything(config.train.seed)
     bundle.to(accelerator.device)
-    with accelerator.main_process_first():  # the others then find a full cache
-        loader = build_loader(config, bundle, dataset, cache, accelerator)
-        held = build_held_out(config, bundle, dataset, cache, accelerator)
+    loader = build_loader(config, bundle, dataset, cache, accelerator)
+    held = build_held_out(config, bundle, dataset, cache, accelerator)
     adapters, targets = add_adapters(config, bundle)
     if config.train.gradient_checkpointing:
         bundle.enable_gradient_checkpointing()

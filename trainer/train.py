@@ -26,6 +26,7 @@ from trainer.plan import state_plan
 from trainer.run import RunDir
 from trainer.session import add_adapters, build_accelerator, build_session
 from trainer.stop import StopRequests
+from trainer.team import Team
 
 Listener = Callable[[Event], None]
 
@@ -127,7 +128,8 @@ class _Run:
                 self.run.unlock()
 
     def _train(self, bundle: Bundle, dataset: Dataset, stop: StopRequests) -> None:
-        cache = Cache(self.run.cache, notice=lambda text: self.emit(Warned(text)), should_stop=stop.requested)
+        warn, team = lambda text: self.emit(Warned(text)), Team.of(self.accelerator)
+        cache = Cache(self.run.cache, notice=warn, should_stop=stop.requested, team=team)
         session = build_session(self.config, bundle, dataset, self.accelerator, cache)
         keeper = Keeper(self.run, session, self.emit, _provenance(self.config, bundle, dataset))
         keeper.load_checkpoint()
@@ -141,7 +143,7 @@ class _Run:
             keeper.write_base_previews()
         if session.step == 0:
             keeper.validate(strength=0.0)
-        done = train_steps(session, self.emit, keeper.is_due(stop), keeper.pause(stop))
+        done = train_steps(session, self.emit, keeper.is_due(stop), keeper.pause())
         if done:
             keeper.validate()
         if self.accelerator.is_main_process:

@@ -46,3 +46,16 @@ def test_generators_differ_by_every_key_and_repeat():
     drawn = {key: tuple(torch.rand(3, generator=rng.generator_for(*key)).tolist()) for key in keys}
     assert len(set(drawn.values())) == len(keys)
     assert drawn[1, 2, 3] == tuple(torch.rand(3, generator=rng.generator_for(1, 2, 3)).tolist())
+
+
+def test_seeding_by_keys_depends_on_nothing_before():
+    rng.seed_for(7, 2, 5)
+    expected = draw()
+    draw()
+    rng.seed_for(7, 2, 5)
+    assert draw() == expected
+    others = []
+    for keys in ((8, 2, 5), (7, 3, 5), (7, 2, 6)):
+        rng.seed_for(*keys)
+        others.append(draw())
+    assert len({expected, *others}) == 4

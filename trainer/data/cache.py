@@ -24,6 +24,7 @@ from trainer.data.images import Pixels, decode, fit, to_tensor
 from trainer.data.items import Dataset, Item
 from trainer.data.problems import Unusable, shown
 from trainer.errors import ExitCode, InputError, NonFiniteError, StoppedError
+from trainer.team import Team
 
 Payload = TypeVar("Payload")
 
@@ -54,11 +55,15 @@ class TextEncoder:
 
 @dataclass(frozen=True)
 class _Job(Generic[Payload]):
-    """An entry that is wanted. ``label`` names it to the user; only jobs of one ``shape`` are encoded together."""
+    """An entry that is wanted. ``label`` names it to the user; only jobs of one ``shape`` are encoded together.
+
+    ``number`` says which process encodes it: those of one picture have the same, so that it is decoded once.
+    """
 
     key: str
     label: str
     shape: Size
+    number: int
     payload: Payload
 
 
@@ -90,7 +95,8 @@ class Cache:
     """A folder of entries, which runs may share.
 
     ``notice(message)`` says what the user should know, ``should_stop()`` is asked between entries,
-    ``progress(done, total)`` counts entries that are ready.
+    ``progress(done, total)`` counts entries that are ready. Each process of ``team`` encodes its share, and all wait
+    until every share is there.
     """
 
     def __init__(
@@ -99,8 +105,9 @@ class Cache:
         notice: Callable[[str], None] = lambda message: None,
         should_stop: Callable[[], bool] = lambda: False,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        team: Team = Team(),  # noqa: B008  # frozen
     ) -> None:
-        self._folder = folder
+        self._folder, self._team = folder, team
         self._notice, self._should_stop, self._progress = notice, should_stop, progress
         sweep(folder)
 
@@ -115,7 +122,7 @@ class Cache:
             for mirrored in (False, True)[: 1 + flip]:
                 key = key_of(item.sha256, item.bucket, mirrored, TRANSFORM, encoder.fingerprint)
                 keys[index, mirrored] = key
-                jobs.append(_Job(key, f"the latents of {shown(item.path.name)}", item.bucket, (item, mirrored)))
+                jobs.append(_Job(key, f"the latents of {shown(item.path.name)}", item.bucket, index, (item, mirrored)))
 
         # a picture and its mirror image follow each other: one decoding serves both
         fitted = lru_cache(maxsize=1)(lambda item: _fitted(item, dataset.background))
@@ -133,7 +140,7 @@ class Cache:
         """States of every text; only what the folder lacks is encoded. Raises as ``latents``."""
         settings = (encoder.fingerprint, encoder.max_length, encoder.clip_skip)
         keys = {text: key_of(text, *settings) for text in texts}
-        jobs = [_Job(key, f"the text states of {text!r}", (0, 0), text) for text, key in keys.items()]
+        jobs = [_Job(key, f"the text states of {text!r}", (0, 0), n, text) for n, (text, key) in enumerate(keys.items())]
 
         def encode(wanted: Sequence[str]) -> list[Entry]:
             states = encoder.encode(list(wanted))
@@ -150,8 +157,24 @@ class Cache:
         encode: Callable[[Sequence[Payload]], list[Entry]],
         batch_size: int,
     ) -> None:
-        """Encode and write each job that ``entries`` lacks."""
-        distinct = list({job.key: job for job in jobs}.values())
+        """Encode and write what ``entries`` lacks of this process's share; done when all processes are."""
+        distinct = [job for job in {job.key: job for job in jobs}.values() if self._team.owns(job.number)]
+        failed = True
+        try:
+            self._fill_share(entries, distinct, encode, batch_size)
+            failed = False
+        finally:
+            others_failed = self._team.any(failed) and not failed
+        if others_failed:
+            raise StoppedError("another process stopped or failed while encoding", "see what it says", ExitCode.INTERRUPTED)
+
+    def _fill_share(
+        self,
+        entries: Entries,
+        distinct: Sequence[_Job[Payload]],
+        encode: Callable[[Sequence[Payload]], list[Entry]],
+        batch_size: int,
+    ) -> None:
         missing = [job for job in distinct if not self._is_there(entries, job)]
         done = len(distinct) - len(missing)
         self._progress(done, len(distinct))

@@ -75,6 +75,11 @@ class Loader:
         """Epochs that ``micro_steps`` of every process make together."""
         return micro_steps * self._dealing.world / self.batches_per_epoch
 
+    def pictures(self, k: int, count: int) -> int:
+        """Pictures in the batches of micro steps ``k`` to ``k + count - 1`` of all processes together."""
+        first, last = k * self._dealing.world, (k + count) * self._dealing.world
+        return sum(len(self._order.batch(number)) for number in range(first, last))
+
     def batch(self, k: int) -> Batch:
         """The batch of micro step ``k`` (from 0) in this process: a pure function of seed, k, world and rank."""
         number = k * self._dealing.world + self._dealing.rank

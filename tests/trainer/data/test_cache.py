@@ -12,6 +12,7 @@ from trainer.data import Cache, PixelEncoder, scan
 from trainer.data.entries import Entries
 from trainer.data.images import decode, fit, to_tensor
 from trainer.errors import DiskError, ExitCode, InputError, NonFiniteError, StoppedError
+from trainer.team import Team
 
 
 @pytest.fixture
@@ -169,6 +170,29 @@ def test_a_stop_is_honoured_between_entries_and_what_is_done_is_kept(folder, tmp
         Cache(tmp_path / "cache", should_stop=lambda: len(counting.seen) == 2).latents(dataset, counting.encoder, False)
     assert len(counting.seen) == 2
     assert encoded(folder, tmp_path / "cache") == 1
+
+
+def test_each_process_encodes_its_share_and_finds_the_rest(folder, tmp_path):
+    dataset, shares, stores = scan(settings(folder)), [CountingPixels(), CountingPixels()], []
+    for rank, counting in enumerate(shares):
+        cache = Cache(tmp_path / "cache", team=Team(rank, 2))
+        stores.append(cache.latents(dataset, counting.encoder, flip=True))
+    assert [len(counting.seen) for counting in shares] == [4, 2]
+    alone = Cache(tmp_path / "alone").latents(dataset, CountingPixels().encoder, flip=True)
+    for store in stores:
+        for index in range(3):
+            for mirrored in (False, True):
+                assert torch.equal(store.get(index, mirrored)[0], alone.get(index, mirrored)[0])
+
+
+def test_where_another_process_stops_this_one_stops_too(folder, tmp_path):
+    asked = []
+    team = Team(0, 2, any=lambda failed: asked.append(failed) or True)
+    with pytest.raises(StoppedError, match="another process"):
+        Cache(tmp_path / "cache", team=team).latents(scan(settings(folder)), CountingPixels().encoder, flip=False)
+    with pytest.raises(StoppedError, match="stopped while"):
+        Cache(tmp_path, should_stop=lambda: True, team=team).latents(scan(settings(folder)), CountingPixels().encoder, False)
+    assert asked == [False, True]
 
 
 def test_progress_counts_what_is_ready(folder, tmp_path):

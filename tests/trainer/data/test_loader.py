@@ -65,6 +65,14 @@ def test_an_epoch_over_all_processes_holds_every_picture_repeats_times(made, wor
         assert Counter(item for batch in held for item in batch.items) == dict.fromkeys(range(9), 3)
 
 
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_pictures_of_a_step_are_counted_over_all_processes(made, world):
+    ranks = [loader(made, replace(DEALING, world=world, rank=rank, batch_size=4)) for rank in range(world)]
+    for step in range(10):
+        held = sum(len(rank.batch(k).items) for rank in ranks for k in (2 * step, 2 * step + 1))
+        assert all(rank.pictures(2 * step, 2) == held for rank in ranks)
+
+
 def test_latents_are_mean_plus_std_times_normal_noise(made):
     _, latents, _ = made
     dealt = loader(made, replace(DEALING, batch_size=4))
