@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from morelora.adapter import Adapter
 from morelora.errors import AdapterError
+from morelora.quantized import QuantizedLinear
 from morelora.site import Site
 
 
@@ -62,17 +63,23 @@ class Adapted(nn.Module):
         chance = self.adapter.options.module_dropout
         return bool(self.training and chance and torch.rand(()) < chance)
 
+    def check_merge(self) -> None:
+        """Raise ``AdapterError`` if it is merged already, stands on an adapter that is not merged, or on a quantised layer."""
+        if self.is_merged:
+            raise AdapterError("this adapter is merged already: unmerge it first")
+        if isinstance(self.base, Adapted) and not self.base.is_merged:
+            raise AdapterError("this adapter stands on another one: merge that one first")
+        if isinstance(self.base, QuantizedLinear):
+            raise AdapterError("a quantised layer cannot hold a merged weight: load the base unquantised, or do not merge")
+
     @torch.no_grad()
     def merge(self) -> None:
         """Write the changed weight into the frozen layer, computed in float32 at least; the original is kept for ``unmerge``.
 
         Raises:
-            AdapterError: it is merged already, or stands on an adapter that is not merged.
+            AdapterError: as ``check_merge``.
         """
-        if self.is_merged:
-            raise AdapterError("this adapter is merged already: unmerge it first")
-        if isinstance(self.base, Adapted) and not self.base.is_merged:
-            raise AdapterError("this adapter stands on another one: merge that one first")
+        self.check_merge()
         weight = self.base.weight
         precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
         merged = precise + self.strength * self.adapter.delta(precise)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Generator, Tensor, nn
@@ -46,7 +47,8 @@ def attach(models: Mapping[str, nn.Module], adapters: Mapping[str, Adapter]) -> 
         component, _, path = name.partition(".")
         parent, leaf = _parent(models[component], path)
         layer = getattr(parent, leaf)
-        setattr(parent, leaf, Adapted(layer, adapter.to(layer.weight.device)).train(layer.training))
+        device = next(chain(layer.parameters(), layer.buffers())).device
+        setattr(parent, leaf, Adapted(layer, adapter.to(device)).train(layer.training))
     layers = {name: _adapted(models, name) for name in adapters}
     return AdapterSet(models, layers)
 
@@ -124,7 +126,12 @@ class AdapterSet:
             adapter.limit_norm(maximum)
 
     def merge(self) -> None:
-        """Write the change, at the present strength, into the models' weights."""
+        """Write the change, at the present strength, into the models' weights. Raises ``AdapterError`` before it touches any."""
+        for name, layer in self.layers.items():
+            try:
+                layer.check_merge()
+            except AdapterError as error:
+                raise AdapterError(f"{name}: {error}") from error
         for layer in self.layers.values():
             layer.merge()
 

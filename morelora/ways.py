@@ -78,7 +78,7 @@ def scaled(tensor: Tensor, factor: float) -> Tensor:
 
 
 def run(way: Way, x: Tensor, base: nn.Module, parts: Tensors, gain: Tensor | None = None) -> Tensor:
-    """``y = (W + delta) (gain * x) + b``.
+    """``y = (W + delta) (gain * x) + b``. Under ``torch.compile`` by plain operations, which it fuses itself.
 
     Args:
         way: the shape of ``delta``.
@@ -93,10 +93,17 @@ def run(way: Way, x: Tensor, base: nn.Module, parts: Tensors, gain: Tensor | Non
             return run(way, x.to(dtype), base, parts, gain)
     parts = tuple(part.to(x.dtype) for part in parts)
     gain = None if gain is None else gain.to(x.dtype)
-    if is_plain(base) and way.site.groups == 1:
+    if is_plain(base) and way.site.groups == 1 and not torch.compiler.is_compiling():
         return Fused.apply(way, x, base.weight, base.bias, gain, *parts)
     x = x if gain is None else x * way.site.along_input(gain)
-    return base(x) + way.branch(x, *parts)
+    return _frozen(way.site, x, base) + way.branch(x, *parts)
+
+
+def _frozen(site: Site, x: Tensor, base: nn.Module) -> Tensor:
+    """The frozen layer's output in the dtype of ``x``."""
+    if not is_plain(base):
+        return base(x)
+    return site.apply(x, base.weight.to(x.dtype), None if base.bias is None else base.bias.to(x.dtype))
 
 
 def run_with_dropout(

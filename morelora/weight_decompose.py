@@ -55,7 +55,7 @@ class WeightDecomposed(Adapter):
     @torch.no_grad()
     def _squares(self, weight: Tensor) -> Tensor:
         """``||W||^2`` along the axis, kept for as long as the same parameter is asked for and stays unchanged."""
-        if not isinstance(weight, nn.Parameter) or weight.is_inference():
+        if not isinstance(weight, nn.Parameter) or torch.compiler.is_compiling() or weight.is_inference():
             return self._sum(_precise(weight).square())
         state = (weight._version, weight.device, weight.dtype)
         if not self._known or self._known[0] is not weight or self._known[1] != state:

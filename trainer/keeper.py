@@ -18,6 +18,7 @@ from trainer.errors import InputError, NonFiniteError
 from trainer.events import Event, Preview, Saved, Verified, Warned
 from trainer.export import export
 from trainer.loop import Session
+from trainer.memory import uncompiled
 from trainer.metadata import Provenance
 from trainer.optim import pack_optimizer, unpack_optimizer
 from trainer.run import RunDir
@@ -26,7 +27,7 @@ from trainer.team import Team
 from trainer.validation import measure
 from trainer.verify import verify
 
-FIXED = ("model", "data", "adapter", "train", "optimizer", "loss", "validation")
+FIXED = ("model", "data", "adapter", "train", "device", "optimizer", "loss", "validation")
 """Sections that a resumed run may not change: its result would not be the same run's."""
 
 
@@ -199,8 +200,9 @@ class Keeper:
         preview.save_image(self.run.before_after, sheet)
 
     def _sample(self, strength: float) -> list[Image.Image]:
-        with self.session.adapters.at(strength):
-            return preview.sample(self.session.bundle, self.config.preview, self.prompts, self.config.data.resolution)
+        config = self.config
+        with self.session.adapters.at(strength), self.session.resting.awake(), uncompiled():
+            return preview.sample(self.session.bundle, config.preview, self.prompts, config.data.resolution)
 
     def _save_pictures(self, pictures: list[Image.Image], step: int) -> None:
         self.run.previews.mkdir(exist_ok=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
@@ -18,6 +19,7 @@ from trainer.config import Config
 from trainer.data import Cache, Dataset, Dealing, HeldOut, Loader, PixelEncoder, TextEncoder
 from trainer.data.cache import LatentStore, TextStore
 from trainer.errors import InputError
+from trainer.memory import Resting, compile_blocks, prepare, resting_parts
 from trainer.models import Bundle
 from trainer.optim import Ema, build_optimizer, build_schedule, evaluated
 from trainer.team import PATIENCE, Team, check_launch
@@ -42,6 +44,7 @@ class Session:
     ema: Ema | None
     held: HeldOut | None = None
     """Pictures of the validation loss."""
+    resting: Resting = field(default_factory=Resting)
     step: int = 0
 
     def parameters(self) -> list[nn.Parameter]:
@@ -88,7 +91,8 @@ def encode_ahead(
     latents = cache.latents(dataset, pixels, flip=flip)
     if config.train.text_encoder:
         return latents, None
-    name = f"{bundle.fingerprint(*bundle.text_encoders)}-{config.model.dtype}-{config.train.precision}"
+    stored = config.device.quantize + "-double" * config.device.double_quantize
+    name = f"{bundle.fingerprint(*bundle.text_encoders)}-{config.model.dtype}-{stored}-{config.train.precision}"
     encoder = TextEncoder(bundle.encode_text_ahead, name, bundle.max_length, config.model.clip_skip)
     with accelerator.autocast():  # as the loop would
         return latents, cache.texts(dataset.prompts, encoder)
@@ -107,16 +111,22 @@ def build_held_out(config: Config, bundle: Bundle, dataset: Dataset, cache: Cach
     return HeldOut(held, *encode_ahead(config, bundle, held, cache, accelerator)) if held.items else None
 
 
-def build_session(config: Config, bundle: Bundle, dataset: Dataset, accelerator: Accelerator, cache: Cache) -> Session:
-    """Everything on its device and ready for the first step."""
+def build_session(
+    config: Config, bundle: Bundle, dataset: Dataset, accelerator: Accelerator, cache: Cache, notice: Callable[[str], None]
+) -> Session:
+    """Everything on its device and ready for the first step; ``notice`` is told what the user should know."""
     rng.seed_everything(config.train.seed)
-    bundle.to(accelerator.device)
+    prepare(bundle, config.device, accelerator.device, notice)
     loader = build_loader(config, bundle, dataset, cache, accelerator)
     held = build_held_out(config, bundle, dataset, cache, accelerator)
     adapters, targets = add_adapters(config, bundle)
     if config.train.gradient_checkpointing:
         bundle.enable_gradient_checkpointing()
+    if config.device.compile:
+        compile_blocks(bundle.unet, accelerator.device)
+    resting = resting_parts(bundle, config, accelerator.device)
+    resting.rest()
     optimizer = accelerator.prepare_optimizer(build_optimizer(adapters, targets, config.optimizer))
     schedule = build_schedule(optimizer.optimizer, config.optimizer, config.train.steps)
     ema = Ema(adapters.parameters(), config.train.ema) if config.train.ema else None
-    return Session(config, bundle, adapters, targets, dataset, loader, accelerator, optimizer, schedule, ema, held)
+    return Session(config, bundle, adapters, targets, dataset, loader, accelerator, optimizer, schedule, ema, held, resting)

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from morelora import atomic
-from trainer import presets, settings
+from trainer import memory, presets, settings
 from trainer.config import Config
 from trainer.data import Cache, Dataset, hold_out, scan
 from trainer.data.sources import labels
@@ -49,8 +49,7 @@ def train(config: Config, *, listener: Listener, dry_run: bool = False) -> Path:
         TrainerError: of the kind that names the cause; ``StoppedError`` after a stop that saved everything.
     """
     accelerator = build_accelerator(config)
-    check_optimizer(config.optimizer, accelerator.device)
-    bundle, dataset = _open_inputs(config)
+    bundle, dataset = _open_inputs(config, accelerator)
     if dry_run:
         adapters, targets = add_adapters(config, bundle.to(accelerator.device))
         plan = state_plan(config, bundle, dataset, targets, adapters, accelerator.num_processes)
@@ -73,12 +72,14 @@ def resume(run_dir: Path, *, listener: Listener) -> Path:
     if accelerator.is_main_process:
         run.lock()
         run.clear_stop()
-    bundle, dataset = _open_inputs(config)
+    bundle, dataset = _open_inputs(config, accelerator)
     return _Run(run, config, accelerator, listener).go(bundle, dataset)
 
 
-def _open_inputs(config: Config) -> tuple[Bundle, Dataset]:
+def _open_inputs(config: Config, accelerator: Accelerator) -> tuple[Bundle, Dataset]:
     """Everything the user gave, checked before anything is written; pictures first, since weights take longer to read."""
+    check_optimizer(config.optimizer, accelerator.device)
+    memory.check(config.device, accelerator.device)
     factor = find(config.model).pixel_factor
     dataset = hold_out(scan(config.data, factor), config.validation, config.data, factor)
     return load(config.model), dataset
@@ -110,6 +111,9 @@ class _Run:
             self.run.emit(event)
             self.listener(event)
 
+    def _warn(self, text: str) -> None:
+        self.emit(Warned(text))
+
     def go(self, bundle: Bundle, dataset: Dataset) -> Path:
         """Train from the newest checkpoint, or from the start."""
         try:
@@ -128,9 +132,8 @@ class _Run:
                 self.run.unlock()
 
     def _train(self, bundle: Bundle, dataset: Dataset, stop: StopRequests) -> None:
-        warn, team = lambda text: self.emit(Warned(text)), Team.of(self.accelerator)
-        cache = Cache(self.run.cache, notice=warn, should_stop=stop.requested, team=team)
-        session = build_session(self.config, bundle, dataset, self.accelerator, cache)
+        cache = Cache(self.run.cache, notice=self._warn, should_stop=stop.requested, team=Team.of(self.accelerator))
+        session = build_session(self.config, bundle, dataset, self.accelerator, cache, self._warn)
         keeper = Keeper(self.run, session, self.emit, _provenance(self.config, bundle, dataset))
         keeper.load_checkpoint()
         if self.accelerator.is_main_process:

@@ -12,6 +12,7 @@ from trainer.config.base import Level, Precision, Section, setting
 from trainer.config.checkpoint import CheckpointConfig
 from trainer.config.checks import CHECKS
 from trainer.config.data import DataConfig
+from trainer.config.device import DeviceConfig
 from trainer.config.loss import LossConfig
 from trainer.config.model import ModelConfig
 from trainer.config.optimizer import OptimizerConfig
@@ -21,8 +22,8 @@ from trainer.config.train import TrainConfig
 from trainer.config.validation import ValidationConfig
 
 __all__ = [
-    "CheckpointConfig", "Config", "DataConfig", "ExportConfig", "Level", "LossConfig", "ModelConfig", "OptimizerConfig",
-    "Precision", "PreviewConfig", "RunConfig", "Section", "TrainConfig", "ValidationConfig", "setting",
+    "CheckpointConfig", "Config", "DataConfig", "DeviceConfig", "ExportConfig", "Level", "LossConfig", "ModelConfig",
+    "OptimizerConfig", "Precision", "PreviewConfig", "RunConfig", "Section", "TrainConfig", "ValidationConfig", "setting",
 ]  # fmt: skip
 
 
@@ -34,6 +35,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     adapter: AdapterConfig = AdapterConfig()
     train: TrainConfig = TrainConfig()
+    device: DeviceConfig = DeviceConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
     validation: ValidationConfig = ValidationConfig()

@@ -96,6 +96,11 @@ def _idle(section: Section, name: str, keys: tuple[str, ...], reason: str) -> It
             yield f"{name}.{key} has no effect while {reason}"
 
 
+def _device(config: Config) -> Iterator[str]:
+    if config.device.double_quantize and config.device.quantize != "nf4":
+        yield "device.double_quantize has no effect unless device.quantize = 'nf4'"
+
+
 def _export(config: Config) -> Iterator[str]:
     adapter, form = config.adapter, config.export.format
     if form == "diffusers" and adapter.weight_decompose and adapter.decompose_axis == "input":
@@ -107,6 +112,7 @@ def _export(config: Config) -> Iterator[str]:
 CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _data,
     _train,
+    _device,
     _optimizer,
     _optimizer_name,
     _loss,
