@@ -31,7 +31,7 @@ Family = Literal["sd1", "sd2", "sdxl", "pocket"]
 RECIPE = "morelora"
 RECIPE_VERSION = 1
 PACKAGES = ("morelora", "torch", "diffusers", "transformers")
-PRIVATE = (("data", "images"), ("run", "output"))
+PRIVATE = (("data", "images"), ("data", "mask_folder"), ("run", "output"))
 """Settings that are local paths and nothing else."""
 SS_VERSION = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "pocket": "morelora_pocket"}
 ARCHITECTURE = {
@@ -147,6 +147,7 @@ def _publishable(provenance: Provenance) -> dict[str, Any]:
         values.get(section, {}).pop(key, None)
     for source in values.get("data", {}).get("sources", []):
         source["path"] = _name(source["path"])
+        source.pop("mask_folder", None)
     if "base" in values.get("model", {}):
         values["model"]["base"] = _name(values["model"]["base"])
     return values

@@ -20,7 +20,11 @@ def _data(config: Config) -> Iterator[str]:
         yield "data.images and data.sources are both given: name that folder as one of the sources"
     if data.sources and all(source.regularization for source in data.sources):
         yield "data.sources hold regularization pictures alone: there is nothing to learn"
+    if data.mask_folder and "files" not in (data.mask, *(source.mask for source in data.sources)):
+        yield "data.mask_folder has no effect unless data.mask = 'files'"
     for index, source in enumerate(data.sources):
+        if source.mask_folder and source.over(data).mask != "files":
+            yield f"data.sources[{index}].mask_folder has no effect unless its mask = 'files'"
         if source.regularization and source.trigger:
             yield f"data.sources[{index}].trigger has no effect: regularization pictures are seen without the trigger"
 

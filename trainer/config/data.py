@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from trainer.config.base import Section, setting, with_optional
+
+MOST_REPEATS = 10000
 
 
 class RunPictures(Section):
@@ -24,8 +26,20 @@ class FolderConfig(Section):
 
     trigger: str = setting("", "Word that calls the style in a prompt; put before every caption that lacks it.", "basic")
     flip: bool = setting(False, "Also train on mirrored pictures; not for text or one-sided subjects.")
-    repeats: int = setting(1, "Times each picture is seen in an epoch.", ge=1, le=10000)
+    repeats: int = setting(1, "Times each picture is seen in an epoch.", ge=1, le=MOST_REPEATS)
     caption_dropout: float = setting(0.05, "Share of steps that train without a caption.", ge=0, le=1)
+    caption: str = setting("", "Caption of pictures that have none of their own; empty means the folder's or the file's name.")
+    caption_prefix: str = setting("", "Text put before every caption.")
+    caption_suffix: str = setting("", "Text put after every caption.")
+    caption_lines: Literal["join", "first", "random"] = setting(
+        "join", "Captions of several lines: join the lines, take the first, or draw one at random each time."
+    )
+    mask: Literal["none", "alpha", "files"] = setting(
+        "none",
+        "Part of a picture that counts: all, what its alpha channel shows, or the white of name.mask.png or masks/name.png.",
+    )
+    mask_folder: str = setting("", "Folder of the mask files; empty means beside the pictures, or masks/ there.")
+    recursive: bool = setting(False, "Also take the pictures in folders below.")
 
 
 class _OneFolder(Section):

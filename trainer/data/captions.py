@@ -1,77 +1,66 @@
-"""Captions: from files or file names to one line of text with the trigger word in it."""
+"""Captions: from what was written, or from a name, to what the text encoder may read, with the trigger word in it."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.data.problems import Unusable
+from trainer.data.caption_files import Written, stem_key
+from trainer.data.sources import Source
+from trainer.data.wildcards import all_texts, has_choices
 
-SUFFIXES = (".txt", ".caption")
-"""Caption files in the order in which they are asked for."""
-FILE_NAME = "file name"
-MAX_BYTES = 65536
+SETTING, FOLDER_NAME, FILE_NAME = "data.caption", "folder name", "file name"
+"""Where captions come from that nobody wrote."""
 
 SEVERAL_LINES = "several lines"
-BOTH_FILES = "both files"
 NO_TRIGGER = "no trigger"
 EMPTY = "empty"
+CHOICES = "choices"
+
+LOOKED_THROUGH = 1000
+"""Texts of a caption with choices that are searched for the trigger."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """Text, where it came from, and what was done: ``SEVERAL_LINES``, ``BOTH_FILES``, ``NO_TRIGGER``, ``EMPTY``."""
+    """``texts``: alternatives, at least one, which may hold choices; ``plain``: the same without the trigger.
 
-    text: str
-    source: str
-    remarks: frozenset[str]
+    ``remarks`` say what was noticed: ``SEVERAL_LINES``, ``NO_TRIGGER``, ``EMPTY``, ``CHOICES``; ``rivals`` are the kinds of files
+    that hold another caption, which is not used.
+    """
 
-
-def stem_key(path: Path) -> str:
-    """What a picture and its caption file share: the name without ending, composed (macOS writes e + accent)."""
-    return unicodedata.normalize("NFC", path.stem)
-
-
-def locate(picture: Path, files: dict[tuple[str, str], Path]) -> list[Path]:
-    """The caption files of ``picture``, the one that counts first; ``files`` is by (stem key, suffix)."""
-    return [files[key] for suffix in SUFFIXES if (key := (stem_key(picture), suffix)) in files]
+    texts: tuple[str, ...]
+    plain: tuple[str, ...]
+    kind: str
+    file: Path | None
+    remarks: frozenset[str] = frozenset()
+    rivals: tuple[str, ...] = ()
 
 
-def caption(picture: Path, located: list[Path], trigger: str) -> Caption:
-    """The caption of ``picture`` from the first of its files, or from its name. Raises ``Unusable`` for that file."""
-    raw = read(located[0]) if located else from_name(stem_key(picture))
-    text = " ".join(raw.split())
+def caption(picture: Path, written: Sequence[Written], source: Source) -> Caption:
+    """The caption of ``picture``: the first that was written, or else the source's own, its concept, or the picture's name."""
+    used = written[0] if written else _fallback(picture, source)
+    found = [text for line in used.lines if (text := " ".join(line.split()))]
+    lines = {"join": [" ".join(found)], "first": found[:1], "random": found}[source.settings.caption_lines] or [""]
+    bare = tuple(_dressed(line, source) for line in lines)
+    texts = tuple(with_trigger(text, source.trigger) for text in bare)
     remarks = {
-        SEVERAL_LINES: len([line for line in raw.splitlines() if line.strip()]) > 1,
-        BOTH_FILES: len(located) > 1,
-        NO_TRIGGER: bool(trigger.strip()) and bool(text) and not has_trigger(text, trigger),
-        EMPTY: not text,
+        SEVERAL_LINES: len(found) > 1,
+        NO_TRIGGER: any(text and text != triggered for text, triggered in zip(bare, texts, strict=True)),
+        EMPTY: not any(bare),
+        CHOICES: any(has_choices(text) for text in bare),
     }
-    source = located[0].suffix.lower() if located else FILE_NAME
-    return Caption(with_trigger(text, trigger), source, frozenset(name for name, true in remarks.items() if true))
-
-
-def read(path: Path) -> str:
-    """The text of a caption file: UTF-8, with or without a byte order mark. Raises ``Unusable``."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise Unusable(f"cannot be read: {error.strerror}") from error
-    if len(data) > MAX_BYTES:
-        raise Unusable(f"has {len(data):,} bytes, which is no caption: {MAX_BYTES:,} are the most")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise Unusable("is UTF-16 (byte 0): save it as UTF-8")
-    mark = len(b"\xef\xbb\xbf") if data.startswith(b"\xef\xbb\xbf") else 0
-    try:
-        text = data[mark:].decode("utf-8")
-    except UnicodeDecodeError as error:
-        where = mark + error.start
-        raise Unusable(f"is not UTF-8: byte {where} is 0x{data[where]:02x}; save it as UTF-8") from error
-    if "\0" in text:
-        raise Unusable(f"has a zero at byte {data.index(0)}, as UTF-16 has: save it as UTF-8")
-    return unicodedata.normalize("NFC", text)
+    return Caption(
+        texts=texts,
+        plain=tuple(without_trigger(text, source.trigger) for text in bare),
+        kind=used.kind,
+        file=used.file if written else None,
+        remarks=frozenset(name for name, true in remarks.items() if true),
+        rivals=tuple(other.kind for other in written[1:] if _words(other) != _words(used)),
+    )
 
 
 def from_name(stem: str) -> str:
@@ -87,14 +76,17 @@ def from_name(stem: str) -> str:
 
 
 def has_trigger(caption: str, trigger: str) -> bool:
-    """Whether the trigger stands in the caption as whole words, in capitals or not."""
-    words = r"\s+".join(re.escape(word) for word in _normal(trigger).split())
-    return re.search(rf"(?<!\w){words}(?!\w)", caption, re.IGNORECASE) is not None
+    """Whether the trigger stands as whole words, in capitals or not, in every text that the caption stands for."""
+    words = _pattern(trigger)
+    try:
+        return all(words.search(text) for text in all_texts(caption, LOOKED_THROUGH))
+    except ValueError:
+        return False
 
 
 def with_trigger(caption: str, trigger: str) -> str:
     """``TRIGGER, CAPTION`` where the caption lacks the trigger; the trigger alone where it is empty."""
-    trigger = " ".join(_normal(trigger).split())
+    trigger = " ".join(_composed(trigger).split())
     if not trigger or not caption:
         return trigger or caption
     return caption if has_trigger(caption, trigger) else f"{trigger}, {caption}"
@@ -102,17 +94,37 @@ def with_trigger(caption: str, trigger: str) -> str:
 
 def without_trigger(caption: str, trigger: str) -> str:
     """The caption without the trigger: a tag of its own goes with its comma, words in a sentence close up."""
-    words = r"\s+".join(re.escape(word) for word in _normal(trigger).split())
-    if not words:
+    if not trigger.strip():
         return caption
-    bare, found = re.subn(rf"(?<!\w){words}(?!\w)", "\0", caption, flags=re.IGNORECASE)
+    bare, found = _pattern(trigger).subn("\0", caption)
     if not found:
         return caption
     bare = re.sub(r"(^|,)\s*\0\s*(?=,|$)", "", bare).lstrip(", ")
     return " ".join(bare.replace("\0", " ").split())
 
 
-def _normal(text: str) -> str:
+def _fallback(picture: Path, source: Source) -> Written:
+    """A caption that nobody wrote."""
+    ways = ((source.settings.caption, SETTING), (source.concept, FOLDER_NAME), (from_name(stem_key(picture)[1]), FILE_NAME))
+    return next(Written((text,), kind, picture) for text, kind in ways if text or kind == FILE_NAME)
+
+
+def _dressed(line: str, source: Source) -> str:
+    """Between prefix and suffix, each after a space; none is left before a comma."""
+    parts = (source.settings.caption_prefix, line, source.settings.caption_suffix)
+    return re.sub(r" +,", ",", " ".join(" ".join(parts).split())) if parts != ("", line, "") else line
+
+
+def _pattern(trigger: str) -> re.Pattern[str]:
+    words = r"\s+".join(re.escape(word) for word in _composed(trigger).split())
+    return re.compile(rf"(?<!\w){words}(?!\w)", re.IGNORECASE)
+
+
+def _words(written: Written) -> list[str]:
+    return " ".join(written.lines).split()
+
+
+def _composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 

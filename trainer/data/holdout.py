@@ -45,8 +45,8 @@ def scan_folder(folder: str, data: DataConfig, factor: int) -> Dataset:
 
 def _add(dataset: Dataset, held: Dataset) -> Dataset:
     place = len(dataset.sources)
-    items = tuple(replace(item, source=place) for item in held.items)
-    said = [f"validation: {count(len(items), 'picture')} in {held.sources[0].path}"]
+    items = tuple(replace(item, source=place + item.source) for item in held.items)
+    said = [f"validation: {count(len(items), 'picture')} in {some([str(source.path) for source in held.sources])}"]
     notes = (*dataset.notes, *said, *(f"validation: {note}" for note in held.notes))
     return replace(dataset, sources=(*dataset.sources, *held.sources), held_out=items, notes=notes)
 

@@ -58,6 +58,8 @@ class Decoded:
     """One picture and what was done to it: ``ANIMATED``, ``TRANSPARENT``, ``CMYK``, ``PROFILE``, ``EXIF``."""
 
     pixels: Pixels
+    alpha: NDArray[np.uint8]
+    """[height, width]: 255 where the picture is opaque."""
     remarks: frozenset[str]
 
     @property
@@ -91,7 +93,7 @@ def decode(path: Path, background: tuple[int, int, int]) -> Decoded:
             remarks = {ANIMATED} if animated else set()
             image.load()
             upright = _narrow(_upright(image, remarks), image.format)
-            pixels = _flatten(_to_srgb(upright, remarks), background, remarks)
+            pixels, alpha = _flatten(_to_srgb(upright, remarks), background, remarks)
     except Unusable:
         raise
     except UnidentifiedImageError as error:
@@ -104,7 +106,7 @@ def decode(path: Path, background: tuple[int, int, int]) -> Decoded:
         raise Unusable(f"cannot be decoded ({error}): it is damaged") from error
     except Exception as error:  # Pillow's readers raise anything at all on damaged files
         raise Unusable(f"cannot be decoded ({error or type(error).__name__}): it is damaged") from error
-    return Decoded(pixels, frozenset(remarks))
+    return Decoded(pixels, alpha, frozenset(remarks))
 
 
 def fit(pixels: Pixels, bucket: Size) -> Pixels:
@@ -186,13 +188,15 @@ def _apply(profile: bytes, image: Image.Image, remarks: set[str]) -> Image.Image
     return changed or image
 
 
-def _flatten(image: Image.Image, background: tuple[int, int, int], remarks: set[str]) -> Pixels:
-    """RGB pixels: ``alpha * picture + (1 - alpha) * background``."""
-    if image.mode == "RGBA":
-        if np.asarray(image)[..., 3].min() < 255:
-            remarks.add(TRANSPARENT)
-        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image).convert("RGB")
-    return np.array(image)
+def _flatten(image: Image.Image, background: tuple[int, int, int], remarks: set[str]) -> tuple[Pixels, NDArray[np.uint8]]:
+    """RGB pixels, ``alpha * picture + (1 - alpha) * background``, and alpha."""
+    if image.mode != "RGBA":
+        return np.array(image), np.broadcast_to(np.uint8(255), (image.height, image.width))
+    alpha = np.array(image.getchannel("A"))
+    if alpha.min() < 255:
+        remarks.add(TRANSPARENT)
+    image = Image.alpha_composite(Image.new("RGBA", image.size, background), image).convert("RGB")
+    return np.array(image), alpha
 
 
 def _what_it_is(path: Path) -> str:

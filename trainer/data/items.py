@@ -22,7 +22,7 @@ class Item:
     plain: tuple[str, ...]
     """The captions in the same order without the trigger word: what the base model is asked for prior preservation."""
     caption_source: str
-    """``.txt``, ``.caption`` or ``file name``."""
+    """``.txt``, ``.caption``, ``.json``, a table's name, ``data.caption``, ``folder name`` or ``file name``."""
     width: int
     height: int
     sha256: str
@@ -30,8 +30,12 @@ class Item:
     bucket: Size
     source: int = 0
     """Index into ``Dataset.sources``."""
+    caption_file: Path | None = None
+    """File that the captions were read from; none where nobody wrote them."""
     mask: Path | None = None
-    """File that the mask of the loss is read from; the picture itself where its alpha channel is the mask."""
+    """File that the mask of the loss is read from, by ``masks.load``: the picture itself where its alpha channel is the mask."""
+    mask_sha256: str = ""
+    """Of the mask's values at the picture's size; empty where the whole picture counts."""
     regularization: bool = False
     loss_weight: float = 1.0
 
@@ -103,7 +107,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """sha256 over what is trained on, in order: equal for equal training data, wherever it lies."""
         content = [
-            (item.sha256, item.captions, item.bucket, repeats, item.regularization, item.loss_weight)
+            (item.sha256, item.mask_sha256, item.captions, item.bucket, repeats, item.regularization, item.loss_weight)
             for item, repeats in zip(self.items, self.repeats, strict=True)
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from trainer.config import DataConfig
-from trainer.data import buckets, captions, images, notes
+from trainer.data import buckets, images, notes
 from trainer.data.buckets import Size
-from trainer.data.captions import Caption
-from trainer.data.folder import Folder, read_folder
+from trainer.data.caption_files import read_all
+from trainer.data.captions import Caption, caption
+from trainer.data.folder import Folder, read_folders
 from trainer.data.items import Dataset, Item
-from trainer.data.problems import Unusable, count, listing
+from trainer.data.looks import Look, Wanted, Watch, look_at_all
+from trainer.data.problems import count, listing
 from trainer.data.sources import Source, namer, sources_of
-from trainer.errors import ExitCode, InputError, StoppedError
-
-THREADS = 4
-"""Decoding leaves Python's lock; few, because each may hold a picture of ``images.MAX_PIXELS``."""
+from trainer.errors import InputError
 
 Unusables = list[tuple[Path, str]]
 """Files that cannot be used, and why."""
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What decoding one picture told; its pixels are let go."""
-
-    path: Path
-    size: Size
-    sha256: str
-    remarks: frozenset[str]
 
 
 def scan(
@@ -48,98 +35,89 @@ def scan(
     """
     background = images.colour(config.background)
     buckets.check(config.resolution, config.bucket_step, factor)
-    sources = sources_of(config) if sources is None else sources
-    folders = [read_folder(source) for source in sources]
+    folders = read_folders(sources_of(config) if sources is None else sources)
+    sources = [folder.source for folder in folders]
     name = namer(sources)
     unusable = [pair for folder in folders for pair in folder.unusable]
-    looks = _look_at_all([file for folder in folders for file in folder.pictures], background, unusable, (should_stop, progress))
-    texts = [text for source, folder in zip(sources, folders, strict=True) for text in _captions(folder, source, unusable)]
+    looks = look_at_all(list(_wanted(folders)), background, unusable, Watch(should_stop, progress))
+    texts = [text for folder in folders for text in _captions(folder, unusable)]
     if unusable:
         raise _broken(sources, unusable, name)
-    sizes = _buckets(looks, config, name)
     homes = [index for index, folder in enumerate(folders) for _ in folder.pictures]
     items = [
         _item(look, text, bucket, (home, sources[home]))
-        for look, text, bucket, home in zip(looks, texts, sizes, homes, strict=True)
+        for look, text, bucket, home in zip(looks, texts, _buckets(looks, config, name), homes, strict=True)
     ]
+    _check_masks(items, sources)
     noted = [
         *(note for folder in folders for note in folder.notes),
+        *notes.folder_notes(items, sources),
         *notes.caption_notes(items, texts, sources, name),
         *notes.picture_notes(items, [look.remarks for look in looks], config.background, name),
+        *notes.mask_notes(items, sources, name),
         *notes.size_notes(items, config, name),
     ]
     return Dataset(tuple(items), tuple(sources), background, tuple(noted))
 
 
-def _item(look: _Look, text: Caption, bucket: Size, home: tuple[int, Source]) -> Item:
+def _wanted(folders: Sequence[Folder]) -> Iterator[Wanted]:
+    """Every picture that is an ordinary file, with the place of its mask."""
+    for folder in folders:
+        by_alpha = folder.source.settings.mask == "alpha"
+        yield from (Wanted(file, file if by_alpha else folder.masks.get(file)) for file in folder.pictures if file.is_file())
+
+
+def _captions(folder: Folder, unusable: Unusables) -> list[Caption]:
+    """One caption a picture; files that hold none are added to ``unusable``, others noted."""
+    found = read_all(folder.pictures, folder.others)
+    unusable += found.unusable
+    folder.notes.extend(found.notes)
+    return [caption(picture, found.written[picture], folder.source) for picture in folder.pictures]
+
+
+def _item(look: Look, text: Caption, bucket: Size, home: tuple[int, Source]) -> Item:
     index, source = home
     return Item(
         path=look.path,
-        captions=(text.text,),
-        plain=(captions.without_trigger(text.text, source.trigger),),
-        caption_source=text.source,
+        captions=text.texts,
+        plain=text.plain,
+        caption_source=text.kind,
+        caption_file=text.file,
         width=look.size[0],
         height=look.size[1],
         sha256=look.sha256,
         bucket=bucket,
         source=index,
+        mask=look.mask,
+        mask_sha256=look.mask_sha256,
         regularization=source.regularization,
         loss_weight=source.loss_weight,
     )
 
 
-def _look_at_all(
-    pictures: Sequence[Path],
-    background: tuple[int, int, int],
-    unusable: Unusables,
-    watch: tuple[Callable[[], bool], Callable[[int, int], None]],
-) -> list[_Look]:
-    """Decode every picture; those that cannot be are added to ``unusable``."""
-    should_stop, progress = watch
-    looks = []
-    files = [file for file in pictures if file.is_file()]
-    with ThreadPoolExecutor(THREADS) as pool:
-        for done, result in enumerate(pool.map(lambda file: _look(file, background), files)):
-            if should_stop():
-                pool.shutdown(cancel_futures=True)
-                raise StoppedError("stopped while the pictures were read", "start the run again", ExitCode.INTERRUPTED)
-            if isinstance(result, _Look):
-                looks.append(result)
-            else:
-                unusable.append((files[done], result))
-            progress(done + 1, len(files))
-    return looks
-
-
-def _look(file: Path, background: tuple[int, int, int]) -> _Look | str:
-    """What the picture is, or why it cannot be used."""
-    try:
-        decoded = images.decode(file, background)
-    except Unusable as error:
-        return str(error)
-    return _Look(file, decoded.size, decoded.sha256, decoded.remarks)
-
-
-def _captions(folder: Folder, source: Source, unusable: Unusables) -> list[Caption]:
-    """One caption a picture; files that are no text are added to ``unusable``."""
-    found = []
-    for picture in folder.pictures:
-        located = captions.locate(picture, folder.captions)
-        try:
-            found.append(captions.caption(picture, located, source.trigger))
-        except Unusable as error:
-            unusable.append((located[0], str(error)))
-    return found
-
-
 def _broken(sources: Sequence[Source], unusable: Unusables, name: notes.Name) -> InputError:
     lines = sorted({f"{name(file)}: {reason}" for file, reason in unusable})
-    where = sources[0].path if len(sources) == 1 else f"{len(sources)} folders"
+    where = sources[0].path if len(sources) == 1 else count(len(sources), "folder")
     fix = "repair these files or take them out of the folder; nothing was trained"
     return InputError(f"{count(len(lines), 'file')} in {where} cannot be used:\n{listing(lines)}", fix)
 
 
-def _buckets(looks: Sequence[_Look], config: DataConfig, name: notes.Name) -> list[Size]:
+def _check_masks(items: Sequence[Item], sources: Sequence[Source]) -> None:
+    """Raise ``InputError`` where masks are asked for and none is there."""
+    for index, source in enumerate(sources):
+        if source.settings.mask != "none" and not any(item.mask for item in items if item.source == index):
+            ways = {
+                "alpha": ("no picture is transparent", "set data.mask = none, or save the pictures with their alpha channel"),
+                "files": (
+                    "there is no mask file",
+                    "put fox.mask.png beside fox.png, or fox.png into masks/, or set data.mask = none",
+                ),
+            }
+            what, fix = ways[source.settings.mask]
+            raise InputError(f"data.mask = {source.settings.mask!r}, but {what} in {source.path}", fix)
+
+
+def _buckets(looks: Sequence[Look], config: DataConfig, name: notes.Name) -> list[Size]:
     """The bucket of each picture. Raises ``InputError`` naming all that are too small."""
     chosen, small = [], []
     for look in looks:

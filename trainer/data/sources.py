@@ -22,6 +22,8 @@ class Source:
     """What holds in this folder: the run's settings, and its own over them."""
     regularization: bool = False
     loss_weight: float = 1.0
+    concept: str = ""
+    """What a folder called ``10_sks dog`` shows: the caption of pictures that have none."""
 
     @property
     def trigger(self) -> str:

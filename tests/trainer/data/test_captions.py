@@ -1,49 +1,15 @@
-"""Captions: encodings, file names and the trigger word, by tables."""
+"""Captions: file names, lines, prefix and suffix, and the trigger word, by tables."""
 
 import unicodedata
 from pathlib import Path
 
 import pytest
 
+from trainer.config.data import FolderConfig
 from trainer.data import captions
-from trainer.data.problems import Unusable
-
-
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        (b"a red fox", "a red fox"),
-        (b"\xef\xbb\xbfa red fox", "a red fox"),
-        ("füchse im schnee 🦊".encode(), "füchse im schnee 🦊"),
-        ("赤い狐".encode(), "赤い狐"),
-        ("ثعلب أحمر".encode(), "ثعلب أحمر"),
-        (unicodedata.normalize("NFD", "é").encode(), "é"),
-        (b"", ""),
-        (b"one\r\ntwo", "one\r\ntwo"),
-    ],
-)
-def test_text_is_read_as_utf8(tmp_path, data, text):
-    file = tmp_path / "a.txt"
-    file.write_bytes(data)
-    assert captions.read(file) == text
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"caf\xe9 in paris", "is not UTF-8: byte 3 is 0xe9"),
-        (b"\xef\xbb\xbfcaf\xe9", "is not UTF-8: byte 6 is 0xe9"),  # the place in the file, mark and all
-        ("fox".encode("utf-16"), r"is UTF-16 \(byte 0\): save it as UTF-8"),
-        ("fox".encode("utf-16-be"), "has a zero at byte 0, as UTF-16 has"),
-        ("fox".encode("utf-16-le"), "has a zero at byte 1, as UTF-16 has"),
-        (b"x" * 1_000_000, "has 1,000,000 bytes, which is no caption"),
-    ],
-)
-def test_what_is_no_text_is_refused_with_its_place(tmp_path, data, reason):
-    file = tmp_path / "a.txt"
-    file.write_bytes(data)
-    with pytest.raises(Unusable, match=reason):
-        captions.read(file)
+from trainer.data.caption_files import Written
+from trainer.data.captions import Caption
+from trainer.data.sources import Source
 
 
 @pytest.mark.parametrize(
@@ -84,36 +50,73 @@ def test_the_trigger_is_in_every_caption_once(caption, trigger, text):
     assert captions.with_trigger(caption, trigger) == text
 
 
-def files_of(folder: Path) -> dict:
-    return {(captions.stem_key(file), file.suffix.lower()): file for file in folder.iterdir()}
+def caption_of(*lines: str, trigger: str = "", concept: str = "", regularization: bool = False, **more: object) -> Caption:
+    """The caption of ``red_fox_03.png``, for which each of ``lines`` was written in a file of its own."""
+    folder = Path("pictures")
+    source = Source(folder, "data.images", FolderConfig(trigger=trigger, **more), regularization, concept=concept)
+    kinds = (".txt", ".caption", ".json")
+    written = [Written(tuple(text.splitlines()), kind, folder / f"a{kind}") for text, kind in zip(lines, kinds, strict=False)]
+    return captions.caption(folder / "red_fox_03.png", written, source)
 
 
-def caption_of(folder: Path, name: str, trigger: str = "") -> captions.Caption:
-    picture = folder / name
-    return captions.caption(picture, captions.locate(picture, files_of(folder)), trigger)
+def test_a_written_caption_goes_before_the_setting_the_folder_and_the_name():
+    assert caption_of("one", caption="two", concept="three").kind == ".txt"
+    found = [caption_of(caption="two", concept="three"), caption_of(concept="three"), caption_of()]
+    assert [(text.texts, text.kind) for text in found] == [
+        (("two",), "data.caption"),
+        (("three",), "folder name"),
+        (("red fox",), "file name"),
+    ]
 
 
-def test_txt_goes_before_caption_goes_before_the_name(tmp_path):
-    (tmp_path / "a.txt").write_text("from txt")
-    (tmp_path / "a.caption").write_text("from caption")
-    (tmp_path / "b.caption").write_text("from caption")
-    assert caption_of(tmp_path, "a.png") == captions.Caption("from txt", ".txt", frozenset({captions.BOTH_FILES}))
-    assert caption_of(tmp_path, "b.png") == captions.Caption("from caption", ".caption", frozenset())
-    assert caption_of(tmp_path, "c_d.png") == captions.Caption("c d", "file name", frozenset())
+@pytest.mark.parametrize(
+    ("way", "texts"),
+    [("join", ("one, two",)), ("first", ("one,",)), ("random", ("one,", "two"))],
+)
+def test_lines_are_joined_or_one_of_them_is_taken(way, texts):
+    found = caption_of("one,\r\n\r\n  two\n", caption_lines=way)
+    assert found.texts == found.plain == texts and found.remarks == {captions.SEVERAL_LINES}
 
 
-def test_composed_and_decomposed_names_and_endings_in_capitals_meet(tmp_path):
-    (tmp_path / f"{unicodedata.normalize('NFD', 'é')}.TXT").write_text("accent")
-    assert caption_of(tmp_path, "é.png").text == "accent"
+def test_empty_captions_are_said_and_stay_captions():
+    assert caption_of(" \n", caption="other") == Caption(
+        ("",), ("",), ".txt", Path("pictures/a.txt"), frozenset({captions.EMPTY})
+    )
+    assert caption_of("", trigger="trig").texts == ("trig",)
+    assert caption_of("", caption_prefix="a drawing").texts == ("a drawing",)
 
 
-def test_several_lines_are_joined_and_empty_ones_are_said(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"one,\r\n\r\n  two\n")
-    (tmp_path / "b.txt").write_bytes(b" \n")
-    assert caption_of(tmp_path, "a.png", "one") == captions.Caption("one, two", ".txt", frozenset({captions.SEVERAL_LINES}))
-    assert caption_of(tmp_path, "b.png", "trig") == captions.Caption("trig", ".txt", frozenset({captions.EMPTY}))
-    (tmp_path / "c.txt").write_text("fox")
-    assert caption_of(tmp_path, "c.png", "trig") == captions.Caption("trig, fox", ".txt", frozenset({captions.NO_TRIGGER}))
+def test_every_alternative_has_the_trigger_and_a_form_without_it():
+    found = caption_of("a fox\na Trig dog\ncat, trig", trigger="trig", caption_lines="random")
+    assert found.texts == ("trig, a fox", "a Trig dog", "cat, trig")
+    assert found.plain == ("a fox", "a dog", "cat")
+    assert found.remarks == {captions.SEVERAL_LINES, captions.NO_TRIGGER}
+
+
+def test_pictures_of_the_class_go_without_the_trigger():
+    found = caption_of("a fox", trigger="trig", regularization=True)
+    assert found.texts == found.plain == ("a fox",) and not found.remarks
+
+
+def test_prefix_and_suffix_stand_around_every_caption():
+    found = caption_of(
+        "fox\ndog", trigger="trig", caption_lines="random", caption_prefix="a drawing of a", caption_suffix=", ink"
+    )
+    assert found.plain == ("a drawing of a fox, ink", "a drawing of a dog, ink")
+    assert found.texts == ("trig, a drawing of a fox, ink", "trig, a drawing of a dog, ink")
+    assert caption_of(caption_prefix="trig:", trigger="trig").texts == ("trig: red fox",)
+
+
+def test_the_trigger_must_be_in_every_choice():
+    assert caption_of("{trig|the trig} fox", trigger="trig").texts == ("{trig|the trig} fox",)
+    assert caption_of("{trig|a} fox", trigger="trig").texts == ("trig, {trig|a} fox",)
+    assert caption_of("{a|b}" * 20 + " trig", trigger="trig").texts == ("trig, " + "{a|b}" * 20 + " trig",)
+    assert caption_of("a {red|blue} fox").remarks == {captions.CHOICES}
+
+
+def test_another_caption_is_named_only_where_it_differs():
+    assert caption_of("a fox", "a  fox", "a dog").rivals == (".json",)
+    assert caption_of("a fox", "a fox\n").rivals == ()
 
 
 @pytest.mark.parametrize(

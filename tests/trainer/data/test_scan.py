@@ -44,7 +44,7 @@ def test_items_are_sorted_whole_and_in_their_buckets(tmp_path):
 
 def test_a_clean_folder_has_nothing_to_note(tmp_path):
     save(tmp_path, "a.png", caption="my style, fox")
-    for name in ("meta.json", "dataset.toml", "Thumbs.db", "desktop.ini", ".DS_Store", "._a.png"):
+    for name in ("dataset.toml", "Thumbs.db", "desktop.ini", ".DS_Store", "._a.png"):
         (tmp_path / name).write_bytes(b"\0\1")
     dataset = scan(settings(tmp_path, trigger="my style"))
     assert dataset.report == Report(1, {".txt": 1}, {"64x64": 1}, 0, [])
@@ -64,13 +64,13 @@ def test_everything_unusual_is_noted(tmp_path):
     save(tmp_path / "more", "x.png")
     notes = scan(settings(tmp_path)).notes
     assert notes == (
-        "pictures in subfolders are not used: 1 in more",
+        "pictures in subfolders are not used (data.recursive is off): 1 in more",
         "left out, since not pictures: notes.docx",
         "1 caption file without a picture of that name: nobody.txt",
         "4 captions from file names, such as copy.png -> 'copy'",
         "1 caption empty (trained without words): small.png",
         "1 caption with several lines, which are joined: long.png",
-        "1 picture with both .txt and .caption: .txt is used: long.png",
+        "1 picture with captions in both .txt and .caption: .txt is used: long.png",
         "1 picture animated or of several pages: the first frame is used: moving.gif",
         "2 pictures transparent: data.background = white is put under: copy.png, glass.png",
         "1 picture in CMYK without a colour profile: colours are approximate: print.jpg",

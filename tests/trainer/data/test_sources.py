@@ -60,7 +60,10 @@ def test_items_know_their_folder(tmp_path):
     ]
     assert dataset.repeats == (3, 1, 1)
     assert [dataset.name(item.path) for item in dataset.items] == ["one/x.png", "two/x.png", "class/y.png"]
-    assert dataset.notes == ("1 caption lacks the trigger 'style': it is put before it",)
+    assert dataset.notes == (
+        "3 folders: one (1 picture x 3), two (1 picture x 1), class (1 picture x 1, regularization)",
+        "1 caption lacks the trigger 'style': it is put before it",
+    )
 
 
 def test_folders_called_alike_are_told_apart():
