@@ -30,6 +30,7 @@ DESCRIPTION = """Train LoRA, LoHa, LoKr and DoRA adapters for Stable Diffusion f
   python3 launch.py                                the browser page (options: --host --port --auth --share)
   python3 launch.py --preset pocket-loha           a shipped example, from pictures to file
   python3 launch.py --images DIR --base MODEL_DIR --name NAME --trigger WORD
+  python3 launch.py --plot-timesteps FILE.png ...  draw which timesteps these settings train
   python3 launch.py --resume runs/NAME             go on where a run stopped
   python3 launch.py --test                         the tests"""
 
@@ -96,6 +97,9 @@ def build_parser() -> Parser:
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
         help="any setting, as in TOML; may be repeated, the last one counts. 'none' empties one",
     )  # fmt: skip
+    parser.add_argument(
+        "--plot-timesteps", type=Path, metavar="FILE.png", help="only draw how often each timestep would be trained"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be trained and train nothing")
     return parser
 
@@ -123,6 +127,8 @@ def _dispatch(options: argparse.Namespace) -> int:
     elif options.resume:
         _only(options, "--resume")
         _train(lambda listener: _resume(options.resume, listener))
+    elif options.plot_timesteps:
+        _plot_timesteps(config_of(options), options.plot_timesteps)
     else:
         config = config_of(options)
         _train(lambda listener: _start(config, options.dry_run, listener))
@@ -133,6 +139,17 @@ def _start(config: Config, dry_run: bool, listener: Listener) -> Path:
     from trainer.train import train  # after the settings are checked: it takes seconds to import
 
     return train(config, listener=listener, dry_run=dry_run)
+
+
+def _plot_timesteps(config: Config, file: Path) -> None:
+    from trainer.objective import density
+    from trainer.plot import timesteps_plot
+    from trainer.preview import save_image
+
+    if file.suffix.lower() != ".png":
+        raise InputError(f"--plot-timesteps {file}: the picture is a PNG", "give a name that ends in .png")
+    save_image(file, timesteps_plot(density(config.loss)))
+    print(f"How often each timestep is trained: {file}")
 
 
 def _resume(run: Path, listener: Listener) -> Path:
@@ -151,6 +168,7 @@ def _only(options: argparse.Namespace, door: str) -> None:
     """A resumed run keeps its settings: refuse any that are given beside it."""
     given = [_flag(setting) for setting in _short_settings() if getattr(options, _flag(setting)[2:]) is not None]
     given += ["--set"] * bool(options.assignments) + ["--dry-run"] * options.dry_run
+    given += ["--plot-timesteps"] * bool(options.plot_timesteps)
     if given:
         raise InputError(f"{given[0]} cannot stand beside {door}", "a resumed run keeps its own settings")
 

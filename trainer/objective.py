@@ -14,6 +14,7 @@ from trainer.diffusion.losses import picture_mean, pointwise, scheduled_delta
 from trainer.diffusion.noise import draw_noise, draw_timesteps
 from trainer.diffusion.schedule import Schedule
 from trainer.diffusion.weights import debiased_weight, min_snr_weight
+from trainer.errors import InputError
 from trainer.session import Session
 
 NOISE = 1
@@ -56,6 +57,20 @@ def corrupt(session: Session, batch: Batch) -> Corrupted:
 def density(config: LossConfig) -> Density:
     """How often each timestep is drawn."""
     return Density(config.timesteps, config.timestep_min, config.timestep_max, config.timestep_mean, config.timestep_std)
+
+
+def remarks(config: LossConfig, schedule: Schedule) -> list[str]:
+    """What the plan says of the loss. Raises ``InputError`` where the base model has fewer timesteps than are asked for."""
+    drawn, total = density(config), len(schedule)
+    if drawn.last >= total:
+        raise InputError(
+            f"loss.timestep_max = {drawn.last}, but the base model has {total} timesteps, from 0 on",
+            f"set loss.timestep_max = {total - 1} or less",
+        )
+    if drawn == Density(last=total - 1):
+        return []
+    shape = f"{drawn.kind} from {drawn.first} to {drawn.last}: {drawn.sparkline(total)} (least to most noise)"
+    return [f"Timesteps are drawn {shape}; --plot-timesteps FILE.png shows them."]
 
 
 def compare(prediction: Tensor, given: Corrupted, config: LossConfig, schedule: Schedule) -> Tensor:

@@ -10,6 +10,7 @@ from trainer.config import Config
 from trainer.data import Dataset
 from trainer.export import check
 from trainer.models import Bundle
+from trainer.objective import remarks
 from trainer.optim import learning_rate
 
 
@@ -79,6 +80,7 @@ def state_plan(
             *report.notes,
             *_cut_captions(bundle, dataset),
             *_consequences(config),
+            *remarks(config.loss, bundle.schedule),
             *_remarks(adapters),
             *check(adapters, config.export),
         ],

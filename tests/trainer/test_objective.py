@@ -11,10 +11,12 @@ from diffusers.training_utils import compute_snr
 
 from tests.trainer import tiny
 from trainer import settings
+from trainer.config import LossConfig
 from trainer.data import Batch, Cache, scan
+from trainer.diffusion.schedule import Schedule
 from trainer.errors import InputError
 from trainer.models import load
-from trainer.objective import corrupt, losses
+from trainer.objective import corrupt, losses, remarks
 from trainer.session import Session, build_accelerator, build_session
 
 SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -124,6 +126,16 @@ def test_input_perturbation_is_seen_and_not_aimed_at(start, plain):
     assert given.target.equal(before.target) and given.t.equal(before.t)
     sigma = (1 - SCHEDULER.alphas_cumprod[given.t]).sqrt().view(-1, 1, 1, 1)
     assert ((given.noisy - before.noisy) / sigma).std().item() == pytest.approx(0.3, rel=0.15)
+
+
+def test_the_plan_shows_which_timesteps_are_trained():
+    schedule = Schedule(SCHEDULER.alphas_cumprod, "epsilon")
+    assert remarks(LossConfig(), schedule) == []
+    (said,) = remarks(LossConfig(timestep_min=500), schedule)
+    assert "uniform from 500 to 999: ▁▁▁▁▁▁▁▁▁▁██████████" in said
+    with pytest.raises(InputError, match="has 500 timesteps") as refused:
+        remarks(LossConfig(), Schedule(SCHEDULER.alphas_cumprod[:500], "epsilon"))
+    assert "timestep_max = 499" in refused.value.fix
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ A timestep's place ``s`` in ``0 .. 1`` lies between the lowest and the highest t
 
 * ``uniform``: ``s = u``;
 * ``logit_normal``: ``s = sigmoid(mean + std z)``, ``z`` standard normal (arXiv 2403.03206);
-* ``high_noise``: ``s = 1 - u^3`` and ``low_noise``: ``s = u^3`` (cubic sampling, arXiv 2302.08453). ai-toolkit calls the first
-  ``content`` and the second ``style``.
+* ``high_noise``: ``s = 1 - u^3`` and ``low_noise``: ``s = u^3`` (cubic sampling, arXiv 2302.08453): half of the draws fall into
+  an eighth of the range. ai-toolkit calls the first ``content`` and the second ``style``.
 
 The loss is not weighed back by ``1 / density``: timesteps that are drawn more often count more, which is the purpose.
 """
