@@ -74,7 +74,7 @@ class Keeper:
     def validate(self, strength: float = 1.0) -> None:
         """Say the loss on the held-out pictures, if there are any. All processes take part."""
         if self.session.held is not None:
-            with self.session.averaged(), self.session.adapters.at(strength):
+            with self.session.averaged(), self.session.adapters.at(strength), uncompiled():
                 self.emit(measure(self.session, self.session.held))
 
     # checkpoints

@@ -12,12 +12,11 @@ from diffusers.training_utils import compute_snr
 from tests.trainer import tiny
 from trainer import settings
 from trainer.config import LossConfig
-from trainer.data import Batch, Cache, scan
+from trainer.data import Batch
 from trainer.diffusion.schedule import Schedule
 from trainer.errors import InputError
-from trainer.models import load
 from trainer.objective import corrupt, losses, remarks
-from trainer.session import Session, build_accelerator, build_session
+from trainer.session import Session
 
 SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
@@ -29,9 +28,7 @@ def start(tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN201
     base, pictures = tiny.save_base(folder / "base"), tiny.save_pictures(folder / "pictures")
 
     def make(**changes) -> Session:  # noqa: ANN003
-        values = tiny.values(base, pictures, folder, **{"train__batch_size": 4, "train__text_encoder": False} | changes)
-        config = settings.parse(values, "test")
-        return build_session(config, load(config.model), scan(config.data), build_accelerator(config), Cache(folder / "cache"))
+        return tiny.session(base, pictures, folder, **{"train__batch_size": 4, "train__text_encoder": False} | changes)
 
     return make
 

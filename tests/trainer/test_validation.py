@@ -12,14 +12,12 @@ from safetensors.torch import load_file
 
 from tests.trainer import tiny
 from trainer import rng, settings, validation
-from trainer.data import Cache, hold_out, scan
 from trainer.diffusion.density import Density
 from trainer.diffusion.noise import draw_noise, draw_timesteps
 from trainer.errors import InputError
 from trainer.events import Event, Started, Validated
-from trainer.models import load
 from trainer.run import RunDir
-from trainer.session import Session, build_accelerator, build_session
+from trainer.session import Session
 from trainer.train import train
 
 SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -31,10 +29,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return tiny.save_base(folder / "base"), tiny.save_pictures(folder / "pictures", 6)
 
 
-def session(inputs: tuple[Path, Path], cache: Path, **changes) -> Session:  # noqa: ANN003
-    config = settings.parse(tiny.values(*inputs, cache, **{"validation__count": 2} | changes), "test")
-    dataset = hold_out(scan(config.data), config.validation, config.data)
-    return build_session(config, load(config.model), dataset, build_accelerator(config), Cache(cache))
+def session(inputs: tuple[Path, Path], folder: Path, **changes) -> Session:  # noqa: ANN003
+    return tiny.session(*inputs, folder, **{"validation__count": 2} | changes)
 
 
 def run(inputs: tuple[Path, Path], output: Path, **changes) -> tuple[Path, list[Event]]:  # noqa: ANN003

@@ -12,6 +12,11 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from trainer import settings
+from trainer.data import Cache, hold_out, scan
+from trainer.models import load
+from trainer.session import Session, build_accelerator, build_session
+
 WORDS = ("fox", "cat", "key", "my", "style")
 
 
@@ -104,3 +109,11 @@ def values(base: Path, images: Path, output: Path, **changes: Any) -> dict[str, 
         section, _, key = name.partition("__")
         nested[section] = nested.get(section, {}) | {key: value}
     return nested
+
+
+def session(base: Path, images: Path, folder: Path, **changes: Any) -> Session:
+    """All that a run of ``values`` holds together before its first step; its cache lies in ``folder``."""
+    config = settings.parse(values(base, images, folder, **changes), "test")
+    dataset = hold_out(scan(config.data), config.validation, config.data)
+    cache = Cache(folder / "cache")
+    return build_session(config, load(config.model), dataset, build_accelerator(config), cache, lambda text: None)
