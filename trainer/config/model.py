@@ -20,6 +20,13 @@ class ModelConfig(Section):
     )
     vae: str | None = setting(None, "Another VAE than the base model's own: its folder or .safetensors file.")
     dtype: Precision = setting("fp32", "Precision that the frozen base model is held in; its VAE always has fp32.")
+    objective: Literal["auto", "epsilon", "v_prediction"] = setting(
+        "auto", "What the base predicts: auto takes it from the model where it says so, and tells what is assumed where not."
+    )
+    zero_terminal_snr: bool | None = setting(
+        None,
+        "Noise schedule that ends in pure noise, for bases that predict the velocity and were made so; empty: as the base says.",
+    )
     clip_skip: int = setting(
         1,
         "Layer of the text encoder that is read, counted back from the family's usual one: 1 is that one, 2 the one before.",

@@ -2,7 +2,7 @@
 
 ``x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise`` with ``a_t`` the cumulative product of ``1 - beta``;
 shapes ``(B, C, h, w)``, ``t (B,)``.
-Sources: DDPM arXiv 2006.11239; velocity: arXiv 2202.00512.
+Sources: DDPM arXiv 2006.11239; velocity: arXiv 2202.00512; zero terminal SNR: arXiv 2305.08891.
 """
 
 from __future__ import annotations
@@ -27,6 +27,20 @@ class Schedule:
     def to(self, device: object) -> Schedule:
         """The same schedule on another device."""
         return Schedule(self.alphas_cumprod.to(device), self.objective)
+
+    def with_zero_terminal_snr(self) -> Schedule:
+        """A schedule whose last step is pure noise: ``sqrt(a_t)`` shifted to end at 0 and stretched to start where it did.
+
+        ``r_t -> (r_t - r_T) r_0 / (r_0 - r_T)`` with ``r_t = sqrt(a_t)``. Source: arXiv 2305.08891, algorithm 1.
+
+        Raises:
+            ValueError: the model predicts epsilon, which at pure noise is the input itself.
+        """
+        if self.objective == "epsilon":
+            raise ValueError("zero terminal SNR needs the velocity objective")
+        root = self.alphas_cumprod.double().sqrt()
+        stretched = (root - root[-1]) * root[0] / (root[0] - root[-1])
+        return Schedule(stretched.square(), self.objective)
 
     def corrupt(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """``x_t``."""

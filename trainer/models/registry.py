@@ -8,17 +8,17 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from trainer.config import ModelConfig
-from trainer.diffusion.schedule import Schedule
 from trainer.errors import InputError
 from trainer.models.bundle import Bundle
 from trainer.models.clip import build_tokenizer
 from trainer.models.folder import open_folder
+from trainer.models.noise import build_noise
 from trainer.models.sd import StableDiffusion
 from trainer.models.sdxl import StableDiffusionXL
 from trainer.models.single import open_file
@@ -71,8 +71,11 @@ def load(config: ModelConfig) -> Bundle:
     scheduler = getattr(diffusers, source.scheduler["_class_name"]).from_config(dict(source.scheduler))
     pipeline = pipeline_class(**parts, **tokenizers, scheduler=scheduler, **extra)
     pipeline.set_progress_bar_config(disable=True)
-    noise = DDPMScheduler.from_config(pipeline.scheduler.config)
-    return bundle(source, pipeline, Schedule(noise.alphas_cumprod, noise.config.prediction_type), config)
+    noise = build_noise(source, config, pipeline.unet, pipeline.scheduler)
+    pipeline.scheduler = noise.sampler
+    loaded = bundle(source, pipeline, noise.schedule, config)
+    loaded.notes += noise.notes
+    return loaded
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:

@@ -1,4 +1,4 @@
-"""The miniatures on disk, made once for all tests of this folder."""
+"""The miniatures on disk, made once for all tests of the trainer."""
 
 from __future__ import annotations
 

@@ -1,0 +1,41 @@
+"""CLIP's vocabulary, built from the merges that ship."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer.models import clip
+
+
+def test_the_vocabulary_is_clips():
+    entries, merges = clip.vocabulary()
+    assert len(entries) == 49408 and len(merges) == 48894
+    assert (entries["!"], entries["!</w>"], entries["<|startoftext|>"], entries["<|endoftext|>"]) == (0, 256, 49406, 49407)
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("a photo of a cat", [49406, 320, 1125, 539, 320, 2368, 49407]),
+        ("A  Photo\nof a CAT", [49406, 320, 1125, 539, 320, 2368, 49407]),
+        ("", [49406, 49407]),
+    ],
+)
+def test_texts_have_clips_numbers(text, ids):
+    assert clip.build_tokenizer(clip.ASSETS / "sd15" / "tokenizer")(text).input_ids == ids
+
+
+def test_any_letter_can_be_read():
+    tokenizer = clip.build_tokenizer(clip.ASSETS / "sd15" / "tokenizer")
+    ids = tokenizer("ein Füchslein, 狐 🦊 №5").input_ids
+    assert tokenizer.unk_token_id not in ids[1:-1]
+    assert tokenizer.decode(ids[1:-1]) == "ein füchslein , 狐 🦊 № 5"
+
+
+@pytest.mark.parametrize(
+    ("folder", "padding"),
+    [("sd15/tokenizer", 49407), ("sd21/tokenizer", 0), ("sdxl/tokenizer", 49407), ("sdxl/tokenizer_2", 0)],
+)
+def test_families_differ_in_what_they_pad_with(folder, padding):
+    tokenizer = clip.build_tokenizer(clip.ASSETS / folder)
+    assert tokenizer("cat", padding="max_length").input_ids == [49406, 2368, 49407] + [padding] * 74
