@@ -1,7 +1,7 @@
 """Whole runs on miniatures of every family: trained from folder and from file, stopped, resumed, exported, read by others.
 
-One run a family goes through from a folder; the other is made from one checkpoint with the same weights, stopped and resumed. Their
-adapters must be equal bit for bit, which shows both the resume and that the two forms are one model.
+One run a family goes through from a folder; the other is made from one checkpoint with the same weights, stopped and resumed.
+Their adapters must be equal bit for bit, which shows both the resume and that the two forms are one model.
 """
 
 from __future__ import annotations

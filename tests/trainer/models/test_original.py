@@ -1,4 +1,4 @@
-"""Our key maps at the published models' full sizes, key by key against diffusers' own conversion. On the meta device: no weights."""
+"""Our key maps at the published models' full sizes, key by key against diffusers' own conversion; on the meta device, no weights."""
 
 from __future__ import annotations
 
