@@ -1,4 +1,4 @@
-"""Our key maps at the published models' full sizes, key by key against diffusers' own conversion; on the meta device, no weights."""
+"""Our key maps at the published models' full sizes against diffusers' own conversion, key by key; on the meta device."""
 
 from __future__ import annotations
 
