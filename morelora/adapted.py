@@ -14,7 +14,7 @@ from morelora.site import Site
 
 
 class Adapted(nn.Module):
-    """``y = (W + strength * delta(W)) x + b``.
+    """``y = (W + strength * delta(W)) x + b``, and ``b + strength * bias_delta`` where the algorithm changes the bias.
 
     Adapted layers nest: an outer one adapts the inner one's result, ``W -> W + t1 delta1(W) -> ...``, in loading order.
     Attributes that are not its own are read from the frozen layer.
@@ -25,7 +25,7 @@ class Adapted(nn.Module):
         self.base = base.requires_grad_(False) if not isinstance(base, Adapted) else base
         self.adapter = adapter
         self.strength = 1.0
-        self._original: Tensor | None = None
+        self._original: tuple[Tensor, Tensor | None] | None = None
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -39,7 +39,11 @@ class Adapted(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
-        return self.base.bias
+        """The bias that this layer acts with."""
+        bias, change = self.base.bias, self.adapter.bias_delta()
+        if change is None or self.is_merged or self.strength == 0.0:
+            return bias
+        return bias + (self.strength * change).to(bias.dtype)
 
     @property
     def weight(self) -> Tensor:
@@ -83,12 +87,18 @@ class Adapted(nn.Module):
         weight = self.base.weight
         precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
         merged = precise + self.strength * self.adapter.delta(precise)
-        self._original = weight.detach().clone()
+        bias, change = self.base.bias, self.adapter.bias_delta()
+        self._original = weight.detach().clone(), None if change is None else bias.detach().clone()
         weight.copy_(merged)
+        if change is not None:
+            bias.add_(self.strength * change)
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Put the original weight back, bit for bit."""
+        """Put the original weight and bias back, bit for bit."""
         if self._original is not None:
-            self.base.weight.copy_(self._original)
+            weight, bias = self._original
+            self.base.weight.copy_(weight)
+            if bias is not None:
+                self.base.bias.copy_(bias)
             self._original = None

@@ -63,6 +63,10 @@ class Adapter(nn.Module):
     Options: ClassVar[type[Options]] = Options
     leaves: ClassVar[frozenset[str]]
     """Leaf names of which one alone tells that a file's module holds this algorithm."""
+    decomposes: ClassVar[bool] = True
+    """Whether weight decomposition may stand around it."""
+    thick: ClassVar[tuple[str, str]] = ("a change of full rank", "train with another algorithm")
+    """Where ``factors`` gives none: what it then is, and how to train something that has them."""
 
     def __init__(self, site: Site, options: Options) -> None:
         super().__init__()
@@ -70,6 +74,7 @@ class Adapter(nn.Module):
             raise AdapterError("dropout and rank_dropout are not defined for a convolution with groups: set them to 0")
         self.site = site
         self.options = options
+        self.scale = float(getattr(options, "scale", 1.0))
 
     def delta(self, weight: Tensor) -> Tensor:
         """``W' - W``, of the weight's shape. ``weight`` is the frozen ``W``."""
@@ -85,6 +90,14 @@ class Adapter(nn.Module):
             gain: ``(n,)``, the input scaling of weight decomposition.
         """
         raise NotImplementedError
+
+    def bias_delta(self) -> Tensor | None:
+        """``b' - b``, ``(m,)``; None where the bias stays."""
+        return None
+
+    def zero_factors(self) -> list[nn.Parameter]:
+        """The factors that start at zero beside others that do not: LoRA+ gives them a larger rate. None by default."""
+        return []
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
         """Exact ``up (m, R)`` and ``down (R, c)`` with ``delta = up @ down``, scale included; None if there are none."""

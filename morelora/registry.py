@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from morelora.adapter import Adapter
+from morelora.algorithms.full import Full
 from morelora.algorithms.loha import LoHa
 from morelora.algorithms.lokr import LoKr
 from morelora.algorithms.lora import LoRA
@@ -11,4 +12,5 @@ ALGORITHMS: dict[str, type[Adapter]] = {
     "lora": LoRA,
     "loha": LoHa,
     "lokr": LoKr,
+    "full": Full,
 }

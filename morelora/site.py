@@ -25,6 +25,7 @@ class Site:
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    has_bias: bool = False
 
     @classmethod
     def of(cls, layer: nn.Module) -> Site:
@@ -37,7 +38,7 @@ class Site:
         if isinstance(known, Site):
             return known
         if isinstance(layer, nn.Linear):
-            return cls(layer.out_features, layer.in_features)
+            return cls(layer.out_features, layer.in_features, has_bias=layer.bias is not None)
         if isinstance(layer, nn.Conv2d):
             return cls(
                 layer.out_channels,
@@ -47,6 +48,7 @@ class Site:
                 _padding(layer),
                 (layer.dilation[0], layer.dilation[1]),
                 layer.groups,
+                layer.bias is not None,
             )
         raise AdapterError(f"{type(layer).__name__} cannot be adapted: only Linear and Conv2d layers can")
 

@@ -73,7 +73,7 @@ class AdapterConfig(BaseModel):
 
     algorithm: str = Field(
         "lora",
-        description="The adapter's algorithm: lora (LoCon on convolutions), loha or lokr.",
+        description="The adapter's algorithm: lora (LoCon on convolutions), loha, lokr, or full: the whole weight's difference.",
         json_schema_extra={"level": "basic"},
     )
     layers: Literal["attention", "transformer", "all"] = Field(
@@ -113,6 +113,8 @@ class AdapterConfig(BaseModel):
             raise ValueError("conv_rank and conv_alpha have no effect unless layers = 'all'")
         if getattr(self.options, "full_matrix", False) and "alpha" in self.options.model_fields_set:
             raise ValueError("alpha has no effect on a full-matrix LoKr (its scale is 1): remove alpha or full_matrix")
+        if self.weight_decompose and not ALGORITHMS[self.algorithm].decomposes:
+            raise ValueError(f"weight_decompose has no meaning with algorithm = {self.algorithm!r}: turn it off")
         if self.decompose_axis == "output" and not self.weight_decompose:
             raise ValueError("decompose_axis has no effect unless weight_decompose = true")
         return self

@@ -29,6 +29,8 @@ class WeightDecomposed(Adapter):
     """``g * (W + D)`` around an adapter that gives ``D``; see the module's docstring."""
 
     def __init__(self, inner: Adapter, weight: Tensor, axis: Axis = "input") -> None:
+        if not inner.decomposes:
+            raise AdapterError(f"weight decomposition has no meaning around {inner.name}, which is free as it is")
         super().__init__(inner.site, inner.options)
         if axis == "input" and inner.site.groups != 1:
             raise AdapterError("weight decomposition along the input axis is not defined for a convolution with groups")
@@ -104,6 +106,9 @@ class WeightDecomposed(Adapter):
 
     def norm(self) -> Tensor:
         return self.inner.norm()
+
+    def zero_factors(self) -> list[nn.Parameter]:
+        return self.inner.zero_factors()
 
     def scaled_factors(self) -> list[nn.Parameter]:
         return self.inner.scaled_factors()

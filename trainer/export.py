@@ -84,7 +84,7 @@ def _consequences(adapters: AdapterSet, settings: ExportConfig) -> Iterator[str]
     if settings.format == "diffusers":
         yield "export.format = 'diffusers': only diffusers pipelines and morelora read this file, web UIs do not"
     if settings.format == "webui" and names != {"lora"}:
-        yield "diffusers' load_lora_weights refuses LoHa and LoKr files: export.format = 'lora' is for it, where it is exact"
+        yield "diffusers' load_lora_weights reads LoRA only: export.format = 'lora' is for it, where it is exact"
     if settings.format == "webui" and any(getattr(adapter.options, "tucker", False) for _, adapter in adapters):
         yield "diffusers refuses Tucker factors: export.format = 'lora' folds them in"
     if settings.format == "webui" and axes:

@@ -156,8 +156,8 @@ def _compare(name: str, adapters: AdapterSet, trials: list[Trial]) -> None:
     layer = adapters.layers[name]
     base = _wide(layer.base)
     x, take = probe(layer.site, base.weight.device)
-    change = copy.deepcopy(layer.adapter).to(base.weight.device, torch.float64).delta(base.weight)
-    expected = take(layer.site.apply(x, change))
+    adapter = copy.deepcopy(layer.adapter).to(base.weight.device, torch.float64)
+    expected = take(layer.site.apply(x, adapter.delta(base.weight), adapter.bias_delta()))
     before, size = take(base(x)), float(base.weight.norm())
     for trial in trials:
         changed = _attempt(trial, lambda trial=trial: trial.layer_of(name, base)) if not trial.reason else None

@@ -62,6 +62,9 @@ class LoHa(Factored):
         down2 = self.w2_b if self.t2 is None else tucker_down(self.t2, self.w2_b)
         return ways.scaled(self.w1_a, self.options.scale * strength), self.w2_a, down1, down2
 
+    def zero_factors(self) -> list[nn.Parameter]:
+        return [self.w2_a]
+
     def factors(self) -> tuple[Tensor, Tensor]:
         return joined(*self.parts(1.0))
 

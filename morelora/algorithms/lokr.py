@@ -31,6 +31,7 @@ class LoKr(RankAdapter):
 
     name = "lokr"
     leaves = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w2", "lokr_w2_a"})
+    thick = ("a full-matrix LoKr", "train with full_matrix off and a rank below half of the block's sides")
 
     class Options(RankOptions):
         """Settings of LoKr."""
@@ -89,6 +90,9 @@ class LoKr(RankAdapter):
 
     def norm(self) -> Tensor:
         return self.small.norm() * self.block.norm()
+
+    def zero_factors(self) -> list[nn.Parameter]:
+        return [self.w2 if self.w2_b is None else self.w2_b]
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
         if self.w2_a is None:

@@ -47,6 +47,9 @@ class LoRA(Factored):
         too_much = self.options.rank > min(self.site.m, self.site.c)
         return "the rank is above the layer's full rank, which costs memory and gains nothing" if too_much else ""
 
+    def zero_factors(self) -> list[nn.Parameter]:
+        return [self.up]
+
     def factors(self) -> tuple[Tensor, Tensor]:
         down = self.down if self.mid is None else tucker_down(self.mid, self.down)
         return ways.scaled(self.up, self.options.scale), down

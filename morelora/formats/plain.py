@@ -1,7 +1,7 @@
 """The plain-LoRA form: every adapter as ``lora_up``, ``lora_down`` and one alpha, which all clients read, diffusers included.
 
 Exact for LoRA and LoCon (Tucker folded in, same rank), LoHa (rank ``r^2``) and LoKr with a low-rank block (rank
-``min(p, q) * r``). Weight decomposition and full-matrix LoKr are no thin products and are refused.
+``min(p, q) * r``). Weight decomposition, full-matrix LoKr and full differences are no thin products and are refused.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ def low_rank_factors(adapters: AdapterSet) -> dict[str, Factors]:
     Raises:
         FormatError: an adapter has none; the message names the layers.
     """
-    found, without = {}, []
+    found, without = {}, {}
     for name, adapter in adapters:
-        factors = (adapter.inner if isinstance(adapter, WeightDecomposed) else adapter).factors()
+        inner = adapter.inner if isinstance(adapter, WeightDecomposed) else adapter
+        factors = inner.factors()
         if factors is None:
-            without.append(name)
+            without[name] = inner
         else:
             found[name] = factors
     if without:
         more = f" (and {len(without) - 1} more layers)" if len(without) > 1 else ""
-        raise FormatError(
-            f"{without[0]}{more} holds a full-matrix LoKr, which has no thin factors: write the 'webui' form, or train with "
-            "full_matrix off and a rank below half of the block's sides"
-        )
+        name, adapter = next(iter(without.items()))
+        what, instead = adapter.thick
+        raise FormatError(f"{name}{more} holds {what}, which has no thin factors: write the 'webui' form, or {instead}")
     return found
 
 

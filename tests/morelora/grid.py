@@ -45,8 +45,9 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
         {"rank": 1, "alpha": 0.5, "factor": 8, "decompose_both": True},
         {"rank": 1, "alpha": 0.5, "factor": 8, "decompose_both": True, "full_matrix": True},
     ),
+    "full": ({"bias": False},),
 }
-"""Options by algorithm; a new algorithm without a line here fails the grid."""
+"""Options by algorithm; a new algorithm without a line here fails the grid. The bias of ``full`` has tests of its own."""
 
 AXES = (None, "input", "output")
 
@@ -66,7 +67,8 @@ class Case:
 
     @property
     def is_refused(self) -> bool:
-        return self.axis == "input" and LAYERS[self.layer].__dict__.get("groups", 1) != 1
+        without_meaning = self.axis is not None and not ALGORITHMS[self.algorithm].decomposes
+        return without_meaning or (self.axis == "input" and LAYERS[self.layer].__dict__.get("groups", 1) != 1)
 
     def frozen(self) -> nn.Module:
         return copy.deepcopy(LAYERS[self.layer]).requires_grad_(False)
@@ -130,6 +132,8 @@ def closed_delta(adapter: Adapter, weight: Tensor) -> Tensor:
         norm = changed.detach().square().sum(axes, keepdim=True).sqrt()
         return adapter.magnitude.reshape(norm.shape) * changed / norm - weight
     options, site = adapter.options, adapter.site
+    if adapter.name == "full":
+        return 1.0 * adapter.diff.reshape(site.weight_shape)
     alpha = options.rank if options.alpha is None else options.alpha
     scale = alpha / (options.rank**0.5 if options.rs else options.rank)
     return CLOSED[adapter.name](adapter, scale).reshape(site.weight_shape)

@@ -22,8 +22,8 @@ def test_every_algorithm_is_in_the_grid() -> None:
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)
-def test_decomposition_of_grouped_inputs_is_refused_by_name(case: Case) -> None:
-    with pytest.raises(AdapterError, match="groups"):
+def test_decomposition_without_meaning_is_refused_by_name(case: Case) -> None:
+    with pytest.raises(AdapterError, match="no meaning around full" if case.algorithm == "full" else "groups"):
         case.adapter(trained=False)
 
 
@@ -109,6 +109,8 @@ def expected_count(case: Case, adapter: Adapter) -> int:
     from lycoris.functional import factorization
 
     site, options = adapter.site, dict(case.options)
+    if case.algorithm == "full":
+        return site.m * site.c
     m, n, c, taps, r = site.m, site.n, site.c, site.taps, options["rank"]
     tucker = options.get("tucker", False) and taps > 1
     extra = {None: 0, "input": n, "output": m}[case.axis]
@@ -126,6 +128,15 @@ def expected_count(case: Case, adapter: Adapter) -> int:
 def test_parameter_count_is_the_formula(case: Case) -> None:
     adapter = case.adapter(trained=False)
     assert sum(p.numel() for p in adapter.parameters()) == expected_count(case, adapter)
+
+
+@GRID
+def test_zero_factors_alone_start_at_zero(case: Case) -> None:
+    """Those that LoRA+ tells from the others; an algorithm whose every tensor starts at zero has none."""
+    adapter = case.adapter(trained=False)
+    zeros = {name for name, p in adapter.named_parameters() if not p.any()}
+    raised = {name for name, p in adapter.named_parameters() if any(p is factor for factor in adapter.zero_factors())}
+    assert raised == (set() if case.algorithm == "full" else zeros) and (raised or case.algorithm == "full")
 
 
 @GRID
@@ -147,7 +158,7 @@ def test_exact_factors_multiply_to_the_change(case: Case) -> None:
     adapter, weight = case.adapter(trained=True), LAYERS[case.layer].weight
     factors = adapter.factors()
     if factors is None:
-        assert case.axis or getattr(adapter, "w2", None) is not None
+        assert case.axis or case.algorithm == "full" or getattr(adapter, "w2", None) is not None
         return
     up, down = factors
     delta = closed_delta(adapter, weight)

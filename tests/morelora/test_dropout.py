@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from morelora.adapted import Adapted
+from morelora.adapter import RankOptions
 from morelora.algorithms.lokr import LoKr
 from morelora.errors import AdapterError
 from morelora.registry import ALGORITHMS
@@ -18,13 +19,15 @@ from tests.morelora.grid import LAYERS, closed_delta, example, operate, randomis
 
 LAYER_NAMES = ["wide linear", "conv 3x3 stride 2"]
 CHANCE = 0.4
+RANKED = [name for name, kind in ALGORITHMS.items() if issubclass(kind.Options, RankOptions)]
+"""Algorithms with factors; dropout of inputs and ranks is theirs."""
 
 
 def adapted(name: str, algorithm: str, axis: str | None = None, **options: float) -> Adapted:
     layer = copy.deepcopy(LAYERS[name])
     kind = ALGORITHMS[algorithm]
-    more = {"factor": 2} if algorithm == "lokr" else {}
-    adapter = kind(Site.of(layer), kind.Options(rank=1 if algorithm == "lokr" else 2, **more, **options)).double()
+    own = {"lokr": {"rank": 1, "factor": 2}, "full": {"bias": False}}.get(algorithm, {"rank": 2})
+    adapter = kind(Site.of(layer), kind.Options(**own, **options)).double()
     randomise(adapter)
     return Adapted(layer, WeightDecomposed(adapter, layer.weight, axis).double() if axis else adapter).train()
 
@@ -36,7 +39,7 @@ def branch(layer: Adapted, x: Tensor) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", RANKED)
 @pytest.mark.parametrize("name", LAYER_NAMES)
 def test_dropout_drops_inputs_of_the_branch_only(name: str, algorithm: str) -> None:
     layer, x = adapted(name, algorithm, dropout=CHANCE), example(LAYERS[name])
@@ -48,7 +51,7 @@ def test_dropout_drops_inputs_of_the_branch_only(name: str, algorithm: str) -> N
     torch.testing.assert_close(found, layer.base(x) + branch(layer, x * mask), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", RANKED)
 @pytest.mark.parametrize("name", LAYER_NAMES)
 def test_dropout_has_the_right_expectation_and_none_in_eval(name: str, algorithm: str) -> None:
     for options in ({"dropout": CHANCE}, {"rank_dropout": CHANCE}):
@@ -63,7 +66,7 @@ def test_dropout_has_the_right_expectation_and_none_in_eval(name: str, algorithm
         torch.testing.assert_close(layer.eval()(x), whole, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", RANKED)
 @pytest.mark.parametrize("name", LAYER_NAMES)
 def test_rank_dropout_drops_whole_ranks_for_each_sample(name: str, algorithm: str) -> None:
     """Each sample's result is the one of some subset of ranks, scaled by 1 / (1 - p), and samples differ."""
@@ -150,7 +153,8 @@ def test_refused_where_it_means_nothing() -> None:
     linear, grouped = Site.of(LAYERS["linear"]), Site.of(LAYERS["grouped conv"])
     with pytest.raises(AdapterError, match="rank_dropout has no meaning.*full matrix"):
         LoKr(linear, LoKr.Options(full_matrix=True, rank_dropout=0.1))
-    for algorithm, kind in ALGORITHMS.items():
+    for algorithm in RANKED:
+        kind = ALGORITHMS[algorithm]
         for options in ({"dropout": 0.1}, {"rank_dropout": 0.1}):
             more = {"factor": 2} if algorithm == "lokr" else {}
             with pytest.raises(AdapterError, match="not defined for a convolution with groups"):

@@ -32,6 +32,15 @@ def trained(models: dict[str, nn.Module], seed: int = 2, **settings: Any) -> Ada
     return adapters
 
 
+def fitting(algorithm: str, **wanted: Any) -> dict[str, Any]:
+    """The settings that the algorithm has; the plain ones only where it is not decomposed."""
+    kind = ALGORITHMS[algorithm]
+    if wanted.get("weight_decompose") and not kind.decomposes:
+        wanted["weight_decompose"] = False
+    known = kind.Options.model_fields.keys() | AdapterConfig.model_fields.keys()
+    return {"algorithm": algorithm} | {name: value for name, value in wanted.items() if name in known}
+
+
 @pytest.fixture
 def models() -> dict[str, nn.Module]:
     return {"unet": TinyUNet().double()}
@@ -128,7 +137,7 @@ def test_a_half_precision_base_comes_back_bit_for_bit() -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_state_round_trip_and_deepcopy(models: dict[str, nn.Module], algorithm: str) -> None:
-    adapters, x = trained(models, algorithm=algorithm, rank=1, weight_decompose=True), latents().double()
+    adapters, x = trained(models, **fitting(algorithm, rank=1, weight_decompose=True)), latents().double()
     expected = models["unet"](x)
     state = {name: tensor.clone() for name, tensor in adapters.state().items()}
     assert set(state) == {name for name, _ in adapters.named_parameters()}
@@ -192,7 +201,7 @@ def gradients(model: nn.Module, adapters: AdapterSet, x: Tensor, checkpointed: b
 @pytest.mark.parametrize("decompose", [False, True])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_gradient_checkpointing_gives_the_same_gradients(models: dict[str, nn.Module], algorithm: str, decompose: bool) -> None:
-    settings = {"algorithm": algorithm, "rank": 1, "weight_decompose": decompose, "dropout": 0.3}
+    settings = fitting(algorithm, rank=1, weight_decompose=decompose, dropout=0.3)
     adapters, x = trained(models, **settings), latents().double()
     models["unet"].train()
     results = []
@@ -210,7 +219,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(models: dict[str, nn.Mo
 def test_autocast_to_bfloat16(algorithm: str, decompose: bool, base_dtype: torch.dtype) -> None:
     """bf16 results of the right dtype near the fp32 ones; factors and their gradients stay fp32."""
     models: dict[str, nn.Module] = {"unet": TinyUNet()}
-    adapters = trained(models, algorithm=algorithm, rank=2, weight_decompose=decompose)
+    adapters = trained(models, **fitting(algorithm, rank=2, weight_decompose=decompose))
     with torch.no_grad():
         for parameter in adapters.parameters():
             if parameter.dim() > 1:

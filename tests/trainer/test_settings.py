@@ -45,6 +45,8 @@ SET_TOGETHER: dict[str, dict[str, Any]] = {
     "validation.timesteps": {"validation": {"count": 1}},
     "loss.pyramid_discount": {"loss": {"pyramid_iterations": 6}},
     "optimizer.cycles": {"optimizer": {"schedule": "cosine_restarts"}},
+    "optimizer.galore_interval": {"optimizer": {"galore_rank": 4}},
+    "optimizer.galore_scale": {"optimizer": {"galore_rank": 4}},
     "optimizer.power": {"optimizer": {"schedule": "polynomial"}},
 }
 """Settings that are refused where they would have no effect, and what gives them one."""

@@ -74,8 +74,8 @@ FULL = {
 
 
 PAIRS = [(algorithm, name) for algorithm in ("lora", "loha", "lokr") for name in ("adamw", "prodigy")]
-OTHERS = [("lora", "adamw8bit"), ("lora", "schedule_free")]
-"""State of another kind, and weights that are trained apart from those given out."""
+OTHERS = [("lora", "adamw8bit"), ("lora", "schedule_free"), ("full", "galore")]
+"""State of another kind, weights that are trained apart from those given out, whole weights in a projected space."""
 
 
 @pytest.mark.parametrize(("algorithm", "optimizer"), [*PAIRS, *OTHERS])
@@ -83,6 +83,9 @@ def test_a_stopped_and_resumed_run_gives_the_same_bits(inputs, tmp_path, algorit
     changes = FULL | {"adapter__algorithm": algorithm, "optimizer__name": optimizer, "adapter__weight_decompose": True}
     if optimizer == "adamw8bit":
         pytest.importorskip("bitsandbytes")
+    if optimizer == "galore":
+        changes = {k: v for k, v in FULL.items() if k not in ("adapter__dropout", "adapter__rank_dropout")}
+        changes |= {"adapter__algorithm": "full", "optimizer__galore_rank": 2, "optimizer__galore_interval": 4}
     if optimizer == "schedule_free":
         changes |= {"optimizer__schedule": "constant", "train__ema": 0.0}
     whole = run(inputs, tmp_path / "whole", **changes)

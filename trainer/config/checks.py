@@ -50,6 +50,18 @@ def _optimizer(config: Config) -> Iterator[str]:
         yield "optimizer.min_lr_ratio has no effect with optimizer.schedule = 'constant'"
 
 
+def _low_rank_rates(config: Config) -> Iterator[str]:
+    """LoRA+ and GaLore."""
+    optimizer = config.optimizer
+    if optimizer.lora_plus_ratio is not None and optimizer.name == "prodigy":
+        yield "prodigy finds one rate for all: remove optimizer.lora_plus_ratio, or use 'adamw'"
+    if optimizer.galore_rank is not None and optimizer.name != "adamw":
+        yield f"optimizer.galore_rank works with optimizer.name = 'adamw' only, not {optimizer.name!r}"
+    for name in ("galore_interval", "galore_scale"):
+        if getattr(optimizer, name) != type(optimizer).model_fields[name].default and optimizer.galore_rank is None:
+            yield f"optimizer.{name} has no effect unless optimizer.galore_rank is set"
+
+
 def _optimizer_name(config: Config) -> Iterator[str]:
     optimizer, name = config.optimizer, config.optimizer.name
     unset = [key for key in ("beta1", "beta2", "weight_decay") if getattr(optimizer, key) is not None]
@@ -119,6 +131,7 @@ CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _device,
     _optimizer,
     _optimizer_name,
+    _low_rank_rates,
     _loss,
     _validation,
     _export,

@@ -27,6 +27,14 @@ class OptimizerConfig(Section):
     text_encoder_2_lr: float | None = setting(
         None, "Learning rate of the second text encoder's adapters (SDXL); empty means text_encoder_lr.", gt=0, le=10
     )
+    lora_plus_ratio: float | None = setting(
+        None, "LoRA+: the factors that start at zero learn at this many times the rate; 16 is the paper's.", ge=1, le=1000
+    )
+    galore_rank: int | None = setting(
+        None, "GaLore: rank of the space that AdamW works in, for layers trained whole (algorithm full).", ge=1, le=4096
+    )
+    galore_interval: int = setting(200, "Steps after which GaLore chooses its space again.", unit="steps", ge=1)
+    galore_scale: float = setting(0.25, "GaLore's updates are multiplied by this.", gt=0, le=10)
     weight_decay: float | None = setting(None, "Decoupled weight decay; empty means 0.01.", ge=0, le=1)
     beta1: float | None = setting(None, "Decay of the first moment; empty means 0.9.", ge=0, lt=1)
     beta2: float | None = setting(

@@ -24,6 +24,7 @@ from torch.optim import AdamW, Optimizer
 from morelora import AdapterSet, Target
 from trainer.config import OptimizerConfig
 from trainer.errors import InputError
+from trainer.optim.galore import GaLoreAdamW
 from trainer.optim.groups import parameter_groups
 from trainer.optim.state import equal_states, pack_optimizer, unpack_optimizer
 
@@ -83,7 +84,7 @@ def make_optimizer(groups: list[dict], config: OptimizerConfig) -> Optimizer:
     Raises:
         InputError: a package or class is missing, an argument is unknown or refused, or the device cannot run it.
     """
-    cls = optimizer_class(config.name)
+    cls = optimizer_class(config.name) if config.galore_rank is None else GaLoreAdamW
     if config.name == "paged_adamw8bit" and groups[0]["params"][0].device.type != "cuda":
         raise InputError("optimizer.name = 'paged_adamw8bit' needs an NVIDIA GPU", "use 'adamw8bit', which runs everywhere")
     _check_names(cls, config)
@@ -119,7 +120,7 @@ def _arguments(config: OptimizerConfig) -> dict[str, Any]:
     if config.name not in OPTIMIZERS:
         return own
     kind = OPTIMIZERS[config.name]
-    found = dict(kind.arguments)
+    found = {} if config.galore_rank is not None else dict(kind.arguments)  # no fused kernel: it steps in two parts
     found["weight_decay"] = WEIGHT_DECAY if config.weight_decay is None else config.weight_decay
     if kind.betas is not None:
         set_ones = (config.beta1, config.beta2)
@@ -181,7 +182,10 @@ def check_optimizer(config: OptimizerConfig, device: torch.device) -> None:
 def _rehearsal(config: OptimizerConfig, device: torch.device) -> tuple[list[nn.Parameter], Optimizer]:
     """A matrix that is large enough for 8-bit state, and a vector."""
     parameters = [nn.Parameter(torch.linspace(-1, 1, 4096, device=device).view(shape)) for shape in ((64, 64), (4096,))]
-    return parameters, make_optimizer([{"params": parameters, "lr": config.lr}], config)
+    groups: list[dict[str, Any]] = [{"params": [parameter], "lr": config.lr} for parameter in parameters]
+    if config.galore_rank is not None:
+        groups[0] |= {"rank": 2, "interval": 2, "scale": config.galore_scale}
+    return parameters, make_optimizer(groups, config)
 
 
 def _step(parameters: list[nn.Parameter], optimizer: Optimizer, number: int) -> None:
