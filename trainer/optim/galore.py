@@ -51,7 +51,8 @@ def basis(gradient: Tensor, rank: int) -> Tensor:
 
 def _step(parameter: nn.Parameter, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
     is_wide = parameter.shape[0] <= parameter.shape[1]
-    step = state["steps"] = state.get("steps", 0) + 1  # AdamW would make a tensor of one named "step"
+    state["step"] = state.get("step", torch.zeros(())) + 1  # a tensor on the CPU, as AdamW's own
+    step = int(state["step"])
     if (step - 1) % group["interval"] == 0:
         state["basis"] = basis(gradient, group["rank"])
     small = state["basis"].T @ gradient if is_wide else gradient @ state["basis"]
