@@ -93,6 +93,8 @@ def _consequences(adapters: AdapterSet, settings: ExportConfig) -> Iterator[str]
         yield "web UIs misread DoRA along the output axis without an error: adapter.decompose_axis = 'input' is for them"
     if settings.format == "webui" and axes and names != {"lora"}:
         yield "InvokeAI refuses DoRA over LoHa or LoKr"
+    if any(name.startswith(TEXT_ENCODERS[1]) and adapter.bias_delta() is not None for name, adapter in adapters):
+        yield "A1111 loses the biases of the second text encoder's q, k and v: adapter.bias = false leaves biases alone"
     text = [name for name in adapters.layers if name.partition(".")[0] in TEXT_ENCODERS]
     if settings.format != "diffusers" and text and not any(name.endswith("out_proj") for name in text):
         yield "diffusers misreads a text encoder without out_proj adapters: leave no rule that takes them out"

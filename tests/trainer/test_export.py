@@ -226,8 +226,9 @@ def test_check_refuses_before_the_training():
         ({"rank": 4}, "lora", []),
         ({"rank": 4}, "diffusers", ["web UIs do not"]),
         ({"rank": 4, "tucker": True}, "webui", ["Tucker"]),
-        ({"algorithm": "loha"}, "webui", ["refuses LoHa and LoKr"]),
+        ({"algorithm": "loha"}, "webui", ["reads LoRA only"]),
         ({"algorithm": "loha"}, "lora", []),
+        ({"algorithm": "full"}, "webui", ["reads LoRA only"]),
         ({"weight_decompose": True}, "webui", ["drops the magnitudes"]),
         ({"weight_decompose": True, "decompose_axis": "output"}, "webui", ["drops the magnitudes", "misread DoRA"]),
         ({"rank": 4, "rules": [{"match": "out_proj", "algorithm": "none"}]}, "webui", ["without out_proj"]),
@@ -237,3 +238,10 @@ def test_check_tells_the_consequences(adapter, form, words):
     told = check(sd.trained(sd.small(), **adapter), provenance(adapter, export={"format": form}).config.export)
     assert len(told) == len(words)
     assert all(word in sentence for word, sentence in zip(words, told, strict=True))
+
+
+@pytest.mark.parametrize(("bias", "told"), [(True, True), (False, False)])
+def test_biases_of_the_second_text_encoder_are_told(bias, told):
+    adapter = {"algorithm": "full", "bias": bias, "layers": "attention"}
+    found = check(sd.trained(sd.sdxl(), **adapter), provenance(adapter, export={"format": "webui"}).config.export)
+    assert any("A1111 loses the biases" in sentence for sentence in found) == told
