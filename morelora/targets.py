@@ -218,5 +218,15 @@ def _target(name: str, site: Site, config: AdapterConfig, rule: Rule | None) -> 
             options = type(options).model_validate(options.model_dump(exclude_unset=True) | changes)
         except ValidationError as error:
             where = f"rule {rule.match!r}" if rule else "conv_rank or conv_alpha"
-            raise AdapterError(f"adapter: {where} does not fit {algorithm}: {error.errors()[0]['msg']}") from error
+            raise AdapterError(f"adapter: {where} does not fit {algorithm}: {_fault(error, type(options))}") from error
     return Target(name, algorithm, options, config.decompose_axis if config.weight_decompose else None, rule.lr if rule else None)
+
+
+def _fault(error: ValidationError, schema: type[Options]) -> str:
+    """The first wrong option: its name, its value, and what is allowed."""
+    fault = error.errors()[0]
+    name = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] != "extra_forbidden":
+        return f"{name} = {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}"
+    near = difflib.get_close_matches(name, schema.model_fields, n=1, cutoff=0.5)
+    return f"it has no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")

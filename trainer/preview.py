@@ -10,6 +10,7 @@ from torch import Generator
 
 from morelora import atomic
 from trainer.config import PreviewConfig
+from trainer.errors import InputError
 from trainer.models import Bundle
 from trainer.modes import untouched
 
@@ -17,9 +18,21 @@ CHUNK = 4
 """Prompts sampled together."""
 
 
+def check_size(config: PreviewConfig, factor: int) -> None:
+    """Raise ``InputError`` where a size is asked for that the VAE cannot draw; ``factor`` is its reduction."""
+    for name, side in (("width", config.width), ("height", config.height)):
+        if side is not None and side % factor:
+            what = f"preview.{name} = {side}: this base model draws sides that are multiples of {factor}"
+            raise InputError(what, f"set it to {side // factor * factor}, or leave it empty for data.resolution")
+
+
 def sample(bundle: Bundle, config: PreviewConfig, prompts: list[str], side: int) -> list[Image.Image]:
-    """One picture for each prompt; prompt ``i`` starts from the noise of seed ``config.seed + i``."""
-    width, height = config.width or side, config.height or side
+    """One picture for each prompt; prompt ``i`` starts from the noise of seed ``config.seed + i``.
+
+    ``side`` is that of a square picture where no size is set, rounded down to what the VAE can draw.
+    """
+    factor = bundle.source.pixel_factor
+    width, height = (chosen or side // factor * factor for chosen in (config.width, config.height))
     pictures: list[Image.Image] = []
     with untouched(bundle.unet, *bundle.text_encoders.values()):
         for start in range(0, len(prompts), CHUNK):

@@ -26,7 +26,10 @@ OPTIONS = "options"
 WORDS = {"adapter.algorithm": tuple(ALGORITHMS), "optimizer.name": OPTIMIZER_NAMES}
 """Names that are looked up in a table."""
 
-BOUNDS = {"gt": "more than {}", "ge": "at least {}", "lt": "less than {}", "le": "at most {}"}
+BOUNDS = {
+    "gt": "more than {}", "ge": "at least {}", "lt": "less than {}", "le": "at most {}",
+    "min_length": "{} or more characters long", "max_length": "at most {} characters long",
+}  # fmt: skip
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 

@@ -23,6 +23,7 @@ from trainer.metadata import PictureFolder, Provenance
 from trainer.models import Bundle, find, load
 from trainer.optim import check_optimizer
 from trainer.plan import state_plan
+from trainer.preview import check_size
 from trainer.run import RunDir
 from trainer.session import add_adapters, build_accelerator, build_session
 from trainer.stop import StopRequests
@@ -81,6 +82,7 @@ def _open_inputs(config: Config, accelerator: Accelerator) -> tuple[Bundle, Data
     check_optimizer(config.optimizer, accelerator.device)
     memory.check(config.device, accelerator.device)
     factor = find(config.model).pixel_factor
+    check_size(config.preview, factor)
     dataset = hold_out(scan(config.data, factor), config.validation, config.data, factor)
     return load(config.model), dataset
 

@@ -85,7 +85,7 @@ def empty_folder(place: Place) -> list[str]:
 def one_level_deeper(place: Place) -> list[str]:
     place.images.rename(place.folder / "outer-pictures")
     (place.folder / "outer").mkdir()
-    (place.folder / "outer-pictures").rename(place.folder / "outer" / "10_style")
+    (place.folder / "outer-pictures").rename(place.folder / "outer" / "style")
     return place.argv(images=place.folder / "outer")
 
 
@@ -157,6 +157,31 @@ CASES = [
     Bad("nothing to train", setting("train.unet=false", "train.text_encoder=false"), ("nothing would be trained",)),
     Bad("bad TOML", preset("[train\nsteps = 3"), ("mine.toml", "not valid TOML", "line 1")),
     Bad("bad expression in a rule", setting("adapter.rules=[{match='('}]"), ("adapter.rules[0].match", "regular expression")),
+    Bad("misspelt option in a rule", setting("adapter.rules=[{match='attn2', ranks=3}]"), ("'attn2'", "ranks", "mean 'rank'")),
+    Bad("wrong option in a rule", setting("adapter.rules=[{match='attn2', rank='x'}]"), ("'attn2'", "rank = 'x'", "integer")),
+    Bad("preview size that the VAE cannot draw", setting("preview.width=33"), ("preview.width = 33", "multiples of 8", "32")),
+    Bad("unknown loss", setting("loss.kind=huberr"), ("loss.kind = 'huberr'", "l2 | huber | smooth_l1")),
+    Bad("delta of a loss that has none", setting("loss.huber_delta=0.2"), ("loss.huber_delta", "no effect", "l2")),
+    Bad("two weightings", setting("loss.min_snr_gamma=5", "loss.debiased=true"), ("min_snr_gamma", "debiased", "choose one")),
+    Bad("empty range of timesteps", setting("loss.timestep_min=900", "loss.timestep_max=100"), ("timestep_min (900)", "(100)")),
+    Bad("optimiser that its package lacks", setting("optimizer.name=torch.optim.Nope"), ("torch.optim.Nope", "imported")),
+    Bad("optimiser of a missing package", setting("optimizer.name=nope.Class"), ("nope.Class", "install its package")),
+    Bad("misspelt optimiser", setting("optimizer.name=adamm"), ("adamm", "did you mean 'adamw'")),
+    Bad("argument that the optimiser lacks", setting("optimizer.arguments={foo=1}"), ("arguments.foo", "AdamW", "eps")),
+    Bad("warm-up longer than the run", setting("optimizer.warmup=5"), ("optimizer.warmup (5)", "train.steps (1)")),
+    Bad("power of a schedule that has none", setting("optimizer.power=3"), ("optimizer.power", "no effect", "polynomial")),
+    Bad("folder without a path", setting("data.images=none", "data.sources=[{repeats=2}]"), ("data.sources[0].path", "missing")),
+    Bad(
+        "misspelt setting of a folder",
+        setting("data.images=none", "data.sources=[{path='x', repeets=2}]"),
+        ("data.sources[0].repeets", "did you mean data.sources[0].repeats"),
+    ),
+    Bad("one folder and several", setting("data.sources=[{path='x'}]"), ("data.images", "data.sources", "both")),
+    Bad("several folders, one missing", setting("data.images=none", "data.sources=[{path='gone'}]"), ("gone", "not exist")),
+    Bad("no colour", setting("data.background=reddish"), ("data.background = 'reddish'", "#8080ff")),
+    Bad("half precision on a CPU", setting("train.precision=fp16"), ("train.precision = 'fp16'", "GPU", "bf16")),
+    Bad("negative steps", setting("checkpoint.every=-1"), ("checkpoint.every = -1", "at least 0")),
+    Bad("empty name", setting("run.name="), ("run.name = ''", "1 or more characters")),
     Bad("rule that matches nothing", setting("adapter.rules=[{match='attn9'}]"), ("attn9", "matches no layer")),
     Bad(
         "rank above both sides of a layer",
@@ -174,7 +199,7 @@ CASES = [
     Bad("missing folder", lambda place: place.argv(images=place.folder / "gone"), ("gone", "does not exist")),
     Bad("empty folder", empty_folder, ("empty", "no picture")),
     Bad("file in place of a folder", lambda place: place.argv(images=place.images / "0.png"), ("0.png", "folder")),
-    Bad("pictures one level deeper", one_level_deeper, ("outer", "10_style")),
+    Bad("pictures one level deeper", one_level_deeper, ("outer", "such as style")),
     Bad("torn picture", torn_picture, ("torn.png",)),
     Bad("text named as a picture", picture("note.png", b"hello"), ("note.png",)),
     Bad("empty picture", picture("void.png", b""), ("void.png",)),
