@@ -199,7 +199,7 @@ CASES = [
     Bad("missing folder", lambda place: place.argv(images=place.folder / "gone"), ("gone", "does not exist")),
     Bad("empty folder", empty_folder, ("empty", "no picture")),
     Bad("file in place of a folder", lambda place: place.argv(images=place.images / "0.png"), ("0.png", "folder")),
-    Bad("pictures one level deeper", one_level_deeper, ("outer", "such as style")),
+    Bad("pictures one level deeper", one_level_deeper, ("outer/style", "10_cat")),
     Bad("torn picture", torn_picture, ("torn.png",)),
     Bad("text named as a picture", picture("note.png", b"hello"), ("note.png",)),
     Bad("empty picture", picture("void.png", b""), ("void.png",)),
