@@ -16,7 +16,8 @@ from pathlib import Path
 
 from trainer.config.data import MOST_REPEATS
 from trainer.data import masks
-from trainer.data.kinds import PICTURES, kind_of, refusal
+from trainer.data.formats import PICTURES
+from trainer.data.kinds import kind_of, refusal
 from trainer.data.problems import count, shown, some
 from trainer.data.sources import Source
 from trainer.errors import InputError

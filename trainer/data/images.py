@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from trainer.data.buckets import Size, crop_box
+from trainer.data.formats import candidates, reads_heif
 from trainer.data.problems import Unusable
 from trainer.errors import InputError
 
@@ -22,13 +25,17 @@ Pixels = NDArray[np.uint8]
 """[height, width, 3], sRGB."""
 
 MAX_PIXELS = 100_000_000
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
-"""Formats that are opened. Pillow knows more, some of which start other programs (EPS) or claim any file (TGA)."""
+LARGE = 25_000_000
+"""Pixels above which pictures are decoded one at a time, so that several threads do not multiply the memory."""
+_ONE_LARGE = threading.Lock()
 
 # Pillow refuses only twice its limit and warns below it; ``_open`` refuses at the limit itself, before any decoding.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 # Its warnings about damaged metadata concern no pixel.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+ONE_PICTURE = ("MPO", "PSD", "ICNS")
+"""Formats whose further frames are previews, layers or other sizes of the same picture."""
 
 ANIMATED = "animated"
 TRANSPARENT = "transparent"
@@ -36,6 +43,7 @@ CMYK = "cmyk"
 PROFILE = "profile"
 EXIF = "exif"
 
+_HEIF = "is HEIC, which needs an extra: python -m pip install pillow-heif, or save it as PNG or JPEG"
 _OTHER_CONTENT = (
     (0, b"version https://git-lfs", "is a Git LFS pointer, not the picture itself: fetch it with 'git lfs pull'"),
     (0, b"<!DOCTYPE", "is a web page, not a picture"),
@@ -43,10 +51,11 @@ _OTHER_CONTENT = (
     (0, b"<svg", "is SVG: save it as PNG"),
     (0, b"<?xml", "is XML or SVG: save it as PNG"),
     (0, b"%PDF", "is a PDF: save its picture as PNG"),
-    (0, b"8BPS", "is a Photoshop file: save it as PNG"),
     (0, b"PK\x03\x04", "is a ZIP archive: unpack it"),
-    (4, b"ftyphei", "is HEIC, which is not read here: save it as PNG or JPEG"),
-    (4, b"ftypmif1", "is HEIF, which is not read here: save it as PNG or JPEG"),
+    (0, b"%!PS", "is PostScript: save it as PNG"),
+    (4, b"ftyphe", _HEIF),
+    (4, b"ftypmif1", _HEIF),
+    (4, b"ftypmsf1", _HEIF),
     (4, b"ftypavi", "is AVIF, but damaged"),
     (4, b"ftyp", "is a film, not a picture"),
 )
@@ -87,9 +96,8 @@ def colour(name: str) -> tuple[int, int, int]:
 def decode(path: Path, background: tuple[int, int, int]) -> Decoded:
     """The whole picture, upright, over ``background`` where it is transparent. Raises ``Unusable`` with the reason."""
     try:
-        with _open(path) as image:
-            # MPO is a camera's JPEG whose further frames are previews of the same picture
-            animated = image.format != "MPO" and getattr(image, "is_animated", False)
+        with _open(path) as image, _ONE_LARGE if image.width * image.height > LARGE else nullcontext():
+            animated = image.format not in ONE_PICTURE and getattr(image, "is_animated", False)
             remarks = {ANIMATED} if animated else set()
             image.load()
             upright = _narrow(_upright(image, remarks), image.format)
@@ -125,7 +133,7 @@ def to_tensor(pixels: Pixels, mirrored: bool = False) -> Tensor:
 def is_picture(path: Path) -> bool:
     """Whether the content, whatever the name, starts as a picture of a known format."""
     try:
-        with Image.open(path, formats=FORMATS):
+        with Image.open(path, formats=candidates(path)):
             return True
     except Exception:
         return False
@@ -133,12 +141,13 @@ def is_picture(path: Path) -> bool:
 
 def _open(path: Path) -> Image.Image:
     """Open, with the size checked before anything is decoded and PNG's checksums, which decoding skips, verified."""
-    with Image.open(path, formats=FORMATS) as image:
+    formats = candidates(path)
+    with Image.open(path, formats=formats) as image:
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         if image.format == "PNG":
             image.verify()
-    return Image.open(path, formats=FORMATS)
+    return Image.open(path, formats=formats)
 
 
 def _upright(image: Image.Image, remarks: set[str]) -> Image.Image:
@@ -207,5 +216,5 @@ def _what_it_is(path: Path) -> str:
         return "is empty (0 bytes)"
     for offset, magic, reason in _OTHER_CONTENT:
         if start[offset:].lower().startswith(magic.lower()):
-            return reason
+            return "is HEIC, but damaged" if reason is _HEIF and reads_heif() else reason
     return f"is not a picture: it starts with {start[:12]!r}"

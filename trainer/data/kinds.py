@@ -6,22 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from trainer.data.caption_files import BESIDE, TABLES, UNREAD
+from trainer.data.formats import OTHER_PICTURES, PICTURES
 from trainer.data.images import is_picture
 
 Kind = Literal["picture", "other picture", "side", "unknown"]
 
-# fmt: off
-PICTURES = frozenset((
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif",
-    ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm",
-))
-OTHER_PICTURES = frozenset((
-    ".heic", ".heif", ".jxl", ".tga", ".psd", ".svg", ".eps", ".ai", ".pdf", ".exr", ".hdr", ".dng", ".raw",
-    ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".ico", ".xcf", ".kra",
-))
-"""Pictures to a person, but not read here: leaving them out in silence would be wrong."""
 SIDE_FILES = frozenset((*BESIDE, *TABLES, *UNREAD, ".toml", ".md", ".html", ".ini", ".db", ".npz"))
-# fmt: on
 
 
 def kind_of(file: Path) -> Kind:

@@ -17,7 +17,7 @@ from PIL import Image
 from trainer.data import images
 from trainer.data.buckets import Size
 from trainer.data.caption_files import stem_key
-from trainer.data.kinds import PICTURES
+from trainer.data.formats import PICTURES
 from trainer.data.problems import Unusable, count, shown, some
 from trainer.data.sources import Source
 

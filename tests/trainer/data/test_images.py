@@ -111,6 +111,25 @@ def test_sixteen_bit_colour_png(tmp_path):
     assert_close(images.decode(tmp_path / "a.png", WHITE).pixels, np.round(colour / 257))
 
 
+def test_sixteen_bit_colour_tiff(tmp_path):
+    """A TIFF by hand: the header, the pixels, then the directory."""
+    colour = RNG.integers(0, 65536, (8, 8, 3), dtype=np.uint16)
+    place = 8 + colour.nbytes
+    entries = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 3, place + 126), (259, 3, 1, 1), (262, 3, 1, 2)]
+    entries += [(273, 4, 1, 8), (277, 3, 1, 3), (278, 3, 1, 8), (279, 4, 1, colour.nbytes), (284, 3, 1, 1)]
+    table = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    data = struct.pack("<2sHI", b"II", 42, place) + colour.astype("<u2").tobytes() + table + struct.pack("<3H", 16, 16, 16)
+    (tmp_path / "a.tif").write_bytes(data)
+    assert_close(images.decode(tmp_path / "a.tif", WHITE).pixels, np.round(colour / 257))
+
+
+@pytest.mark.parametrize("size", [(30000, 100), (100, 30000), (1, 1)])
+def test_sizes_far_from_usual(tmp_path, size):
+    pixels = np.stack(np.broadcast_arrays(np.arange(size[0]) % 251, np.arange(size[1])[:, None] % 241, 9), -1).astype(np.uint8)
+    decoded = decode(tmp_path, Image.fromarray(pixels))
+    assert decoded.size == size and np.array_equal(decoded.pixels, pixels)
+
+
 @pytest.mark.parametrize("background", [WHITE, GREY])
 def test_alpha_is_put_over_the_background(tmp_path, background):
     alpha = RNG.integers(0, 256, PICTURE.shape[:2], dtype=np.uint8)
@@ -167,6 +186,13 @@ def test_cmyk_is_converted_by_the_plain_formula(tmp_path):
     decoded = decode(tmp_path, Image.fromarray(cmyk, "CMYK"), "tif")
     assert_close(decoded.pixels, np.round((255 - cmyk[..., :3].astype(float)) * (255 - cmyk[..., 3:].astype(float)) / 255))
     assert decoded.remarks == {images.CMYK}
+
+
+def test_cmyk_in_a_jpeg_is_not_inverted(tmp_path):
+    """Adobe writes its JPEGs inverted, which Pillow undoes: one colour, so that the file loses next to nothing."""
+    colour = np.array([40, 90, 200, 30])
+    decoded = decode(tmp_path, Image.new("CMYK", (16, 16), tuple(colour.tolist())), "jpg", quality=100)
+    assert_close(decoded.pixels, np.broadcast_to(np.round((255 - colour[:3]) * (255 - colour[3]) / 255), (16, 16, 3)))
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("F", "float"), ("I", "32-bit integer")])
@@ -255,13 +281,13 @@ BROKEN = {
     "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer.*git lfs pull"),
     "ZIP": (b"PK\x03\x04rest", "is a ZIP archive: unpack it"),
     "SVG": (b"<svg xmlns='x'/>", "is SVG: save it as PNG"),
-    "HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0", "is HEIC, which is not read here: save it as PNG or JPEG"),
     "film": (b"\0\0\0\x18ftypisom\0\0\0\0", "is a film"),
     "text": (b"hello there", "is not a picture: it starts with b'hello there'"),
     "101 MP": (png((10100, 10000, 8, 0, 0, 0, 0), b""), "has more than 100 million pixels: make it smaller"),
+    "900 MP": (png((30000, 30000, 8, 2, 0, 0, 0), b""), "has more than 100 million pixels: make it smaller"),
     "2500 MP": (png((50000, 50000, 8, 0, 0, 0, 0), b""), "has more than 100 million pixels: make it smaller"),
     "text bomb": (png((1, 1, 8, 0, 0, 0, 0), b"\0\0", chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(10**8)))), "too large"),
-    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a picture"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is PostScript: save it as PNG"),
 }
 
 

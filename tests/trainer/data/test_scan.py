@@ -99,6 +99,29 @@ def test_names_of_every_kind(tmp_path, name):
     assert (item.caption, item.caption_source) == ("赤い狐, 🦊", ".txt")
 
 
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "x" * 250,
+        "é" * 125,  # 250 bytes
+        "e\u0301" * 80,  # 240 bytes of combining accents
+        "👩‍👩‍👧‍👦" * 10,
+        "fox...",
+        " fox ",
+        "a.b.c",
+        "-rf",
+        "%s{}\\n",
+        "\u202efox",
+        "CON",
+    ],
+)
+def test_long_and_odd_names_keep_their_caption(tmp_path, stem):
+    save(tmp_path, f"{stem}.png")
+    (tmp_path / f"{stem}.txt").write_text("a fox", encoding="utf-8")
+    dataset = scan(settings(tmp_path))
+    assert [(item.path.stem, item.caption) for item in dataset.items] == [(stem, "a fox")] and not dataset.notes
+
+
 def test_a_name_that_is_no_text_is_used_and_shown_safely(tmp_path):
     save(tmp_path, "a.png").rename(tmp_path / os.fsdecode(b"caf\xe9_au_lait.png"))
     dataset = scan(settings(tmp_path))
@@ -163,7 +186,7 @@ def test_every_broken_file_is_listed_once_with_its_reason(tmp_path):
     (tmp_path / "cut.png").write_bytes(data[:900])
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "page.png").write_text("<html>404</html>")
-    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / "photo.jxl").write_bytes(b"\xff\x0a")
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     os.mkfifo(tmp_path / "pipe.png")
     Image.new("F", (64, 64)).save(tmp_path / "float.tif")
@@ -178,7 +201,7 @@ def test_every_broken_file_is_listed_once_with_its_reason(tmp_path):
         "latin.txt",
         "link.png",
         "page.png",
-        "photo.heic",
+        "photo.jxl",
         "pipe.png",
     ]
     assert "  latin.txt: is not UTF-8: byte 3 is 0xe9; save it as UTF-8" in lines
