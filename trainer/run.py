@@ -1,7 +1,7 @@
 """The run folder: the only file that knows the names inside it. The trainer writes, everyone else reads.
 
 ``config.toml  events.jsonl  train.log  stop  run.lock  cache/  checkpoints/  previews/  before_after.png
-verify.json  NAME.safetensors  NAME-000400.safetensors``
+verify.json  NAME.safetensors  NAME-000400.safetensors  NAME-embedding.safetensors``
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from filelock import FileLock, Timeout
 
 from trainer.errors import InputError, LockedError
 from trainer.events import Event
+
+EMBEDDING = "-embedding"
+"""End of the name of a word's own file."""
 
 
 def slug(name: str) -> str:
@@ -95,6 +98,11 @@ class RunDir:
     def export_file(self, name: str, step: int | None = None) -> Path:
         """``NAME.safetensors``, or ``NAME-000400.safetensors`` for a step."""
         return self.path / f"{slug(name)}{'' if step is None else f'-{step:06d}'}.safetensors"
+
+    def embedding_file(self, name: str, step: int | None = None) -> Path:
+        """``NAME-embedding.safetensors``, or ``NAME-000400-embedding.safetensors`` for a step."""
+        adapter = self.export_file(name, step)
+        return adapter.with_name(f"{adapter.stem}{EMBEDDING}.safetensors")
 
     def preview_file(self, step: int, index: int) -> Path:
         return self.previews / f"{step:06d}-{index:02d}.png"

@@ -15,6 +15,7 @@ from trainer import memory, presets, settings
 from trainer.config import Config
 from trainer.data import Cache, Dataset, hold_out, scan
 from trainer.data.sources import labels
+from trainer.embedding import add_word, init_rows
 from trainer.errors import ExitCode, StoppedError
 from trainer.events import Event, Finished, Started, Warned
 from trainer.keeper import Keeper
@@ -53,7 +54,8 @@ def train(config: Config, *, listener: Listener, dry_run: bool = False) -> Path:
     bundle, dataset = _open_inputs(config, accelerator)
     if dry_run:
         adapters, targets = add_adapters(config, bundle.to(accelerator.device))
-        plan = state_plan(config, bundle, dataset, targets, adapters, accelerator.num_processes)
+        word = add_word(config, bundle)  # before the plan, which counts the captions' tokens
+        plan = state_plan(config, bundle, dataset, targets, adapters, accelerator.num_processes).with_word(word, dataset)
         listener(Started(asdict(plan), 0))
         return Path(config.run.output) / config.run.name
     run = _create(config, accelerator)
@@ -84,7 +86,9 @@ def _open_inputs(config: Config, accelerator: Accelerator) -> tuple[Bundle, Data
     factor = find(config.model).pixel_factor
     check_size(config.preview, factor)
     dataset = hold_out(scan(config.data, factor), config.validation, config.data, factor)
-    return load(config.model), dataset
+    bundle = load(config.model)
+    init_rows(config.embedding, bundle)
+    return bundle, dataset
 
 
 def _create(config: Config, accelerator: Accelerator) -> RunDir:
@@ -142,6 +146,7 @@ class _Run:
             self.run.rewind_events(session.step)
         processes = self.accelerator.num_processes
         plan = state_plan(self.config, bundle, dataset, session.targets, session.adapters, processes)
+        plan = plan.with_word(session.word, dataset)
         self.emit(Started(asdict(plan), session.step))
         keeper.prompts = _prompts(self.config, dataset)
         if self.accelerator.is_main_process:
