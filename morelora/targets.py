@@ -13,6 +13,7 @@ from torch import nn
 
 from morelora.adapted import Adapted
 from morelora.adapter import Options
+from morelora.blocks import NAME, block_of
 from morelora.errors import AdapterError
 from morelora.registry import ALGORITHMS
 from morelora.site import Site
@@ -37,11 +38,15 @@ NONE = "none"
 
 
 class Rule(BaseModel):
-    """Layers whose dotted name (``unet.…`` or ``text_encoder.…``) contains ``match`` get another treatment."""
+    """Layers whose dotted name (``unet.…`` or ``text_encoder.…``) contains ``match``, or that lie in ``blocks``, or both, get
+    another treatment. Blocks alone keep to the layers that ``AdapterConfig.layers`` chooses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    match: str = Field(description="Regular expression searched in the layer's dotted name.")
+    match: str = Field("", description="Regular expression searched in the layer's dotted name.")
+    blocks: tuple[str, ...] = Field(
+        (), description="Blocks of the UNet that it is limited to: IN00 to IN11, MID, OUT00 to OUT11 (SDXL: to IN08, OUT08)."
+    )
     algorithm: str | None = Field(None, description="Algorithm for these layers; 'none' leaves them out; empty keeps the run's.")
     lr: float | None = Field(None, gt=0, description="Learning rate for these layers.")
     options: dict[str, Any] = Field(default_factory=dict, description="The algorithm's settings that differ, such as rank.")
@@ -59,6 +64,32 @@ class Rule(BaseModel):
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from error
         return value
+
+    @field_validator("blocks")
+    @classmethod
+    def _are_blocks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [block for block in value if not NAME.fullmatch(block)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no block: write IN00 to IN11, MID or OUT00 to OUT11")
+        return value
+
+    @model_validator(mode="after")
+    def _says_where(self) -> Rule:
+        if not (self.match or self.blocks):
+            raise ValueError("needs match or blocks to say which layers it is for")
+        return self
+
+    def finds(self, name: str, is_chosen: bool) -> bool:
+        """Whether it is for a layer; ``is_chosen``: whether ``AdapterConfig.layers`` takes it anyway."""
+        if self.blocks and block_of(name) not in self.blocks:
+            return False
+        return is_chosen if not self.match else re.search(self.match, name) is not None
+
+    @property
+    def place(self) -> str:
+        """Where it looks, for messages."""
+        blocks = f"blocks = {', '.join(self.blocks)}" if self.blocks else ""
+        return ", ".join(filter(None, (f"match = {self.match!r}" if self.match else "", blocks)))
 
     @field_validator("algorithm")
     @classmethod
@@ -184,18 +215,19 @@ def resolve(models: Mapping[str, nn.Module], config: AdapterConfig) -> list[Targ
     """
     layers = adaptable_layers(models)
     default = re.compile(f"{GROUPS[config.layers]}|{TEXT_GROUP}")
-    rules = [(re.compile(rule.match), rule) for rule in config.rules]
+    rules = config.rules
     hits = dict.fromkeys(range(len(rules)), 0)
     targets = []
     for name, layer in layers.items():
-        index = next((i for i, (pattern, _) in enumerate(rules) if pattern.search(name)), None)
+        is_chosen = default.search(name) is not None
+        index = next((i for i, rule in enumerate(rules) if rule.finds(name, is_chosen)), None)
         if index is not None:
             hits[index] += 1
-        elif not default.search(name):
+        elif not is_chosen:
             continue
-        target = _target(name, Site.of(layer), config, None if index is None else rules[index][1])
+        target = _target(name, Site.of(layer), config, None if index is None else rules[index])
         targets += [target] if target else []
-    unused = [f"rules[{i}] (match = {rules[i][1].match!r})" for i, count in hits.items() if not count]
+    unused = [f"rules[{i}] ({rules[i].place})" for i, count in hits.items() if not count]
     if unused:
         example = ", ".join(list(layers)[:3])
         raise AdapterError(f"adapter.{unused[0]} matches no layer, or none that an earlier rule left; names look like {example}")
@@ -217,7 +249,7 @@ def _target(name: str, site: Site, config: AdapterConfig, rule: Rule | None) -> 
         try:
             options = type(options).model_validate(options.model_dump(exclude_unset=True) | changes)
         except ValidationError as error:
-            where = f"rule {rule.match!r}" if rule else "conv_rank or conv_alpha"
+            where = f"the rule with {rule.place}" if rule else "conv_rank or conv_alpha"
             raise AdapterError(f"adapter: {where} does not fit {algorithm}: {_fault(error, type(options))}") from error
     return Target(name, algorithm, options, config.decompose_axis if config.weight_decompose else None, rule.lr if rule else None)
 

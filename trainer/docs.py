@@ -26,8 +26,9 @@ An unknown name, a wrong value or a setting that would have no effect ends with 
 RULES = """### Rules
 
 `[[adapter.rules]]` treats some layers otherwise. The first rule whose `match` is found in a layer's name
-(`unet.…`, `text_encoder.…`) wins; a rule that matches no layer is an error. Other keys of a rule are the algorithm's
-own options, such as `rank`.
+(`unet.…`, `text_encoder.…`) wins; a rule that matches no layer is an error. `blocks` limits a rule to blocks of the UNet by
+kohya's short names; blocks without `match` are those of their layers that `adapter.layers` chooses. Other keys of a rule are
+the algorithm's own options, such as `rank`.
 
 ```toml
 [[adapter.rules]]
@@ -35,7 +36,12 @@ match = "attn2\\\\.to_(k|v)$"
 rank = 16
 
 [[adapter.rules]]
-match = "^unet\\\\.mid_block"
+blocks = ["IN04", "IN05", "MID"]
+rank = 32
+lr = 2e-4
+
+[[adapter.rules]]
+match = "^unet\\\\.up_blocks\\\\.3"
 algorithm = "none"
 ```
 """

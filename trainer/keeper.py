@@ -16,7 +16,7 @@ from trainer import checkpoint, preview, settings
 from trainer.checkpoint import Checkpoint
 from trainer.errors import InputError, NonFiniteError
 from trainer.events import Event, Preview, Saved, Verified, Warned
-from trainer.export import export, export_embedding
+from trainer.export import export
 from trainer.loop import Session
 from trainer.memory import uncompiled
 from trainer.metadata import Provenance
@@ -26,9 +26,8 @@ from trainer.stop import StopRequests
 from trainer.team import Team
 from trainer.validation import measure
 from trainer.verify import verify
-from trainer.verify_word import verify_word
 
-FIXED = ("model", "data", "adapter", "embedding", "train", "device", "optimizer", "loss", "validation")
+FIXED = ("model", "data", "adapter", "train", "device", "optimizer", "loss", "validation")
 """Sections that a resumed run may not change: its result would not be the same run's."""
 
 
@@ -47,12 +46,12 @@ class Keeper:
         """For the loop: whether ``pause`` has anything to do after a step."""
         config = self.config
         looks = config.validation.every if self.session.held else 0
-        every = [n for n in (config.checkpoint.every, config.preview.every, looks) if n]
+        every = [n for n in (config.preview.every, looks) if n]
         team = Team.of(self.session.accelerator)
 
         def due(step: int) -> bool:
             self.stopping = team.any(stop.requested())
-            return self.stopping or any(step % n == 0 for n in every)
+            return self.stopping or self._saves(step) or any(step % n == 0 for n in every)
 
         return due
 
@@ -60,10 +59,11 @@ class Keeper:
         """For the loop: make what is due after a step; True where ``is_due`` found all agreed to stop."""
 
         def act(step: int) -> bool:
-            if self.config.checkpoint.every and step % self.config.checkpoint.every == 0:
+            if self._saves(step):
                 self.save_checkpoint()
                 if self.config.checkpoint.export and step < self.config.train.steps:
                     self.write_export(step)
+                    self._prune_exports()
             if self.config.preview.every and step % self.config.preview.every == 0 and step < self.config.train.steps:
                 self.write_previews()
             if self.config.validation.every and step % self.config.validation.every == 0 and step < self.config.train.steps:
@@ -75,10 +75,19 @@ class Keeper:
     def validate(self, strength: float = 1.0) -> None:
         """Say the loss on the held-out pictures, if there are any. All processes take part."""
         if self.session.held is not None:
-            with self.session.averaged(), self.session.at_strength(strength), uncompiled():
+            with self.session.averaged(), self.session.adapters.at(strength), uncompiled():
                 self.emit(measure(self.session, self.session.held))
 
     # checkpoints
+
+    def _saves(self, step: int) -> bool:
+        """Whether a checkpoint is due: by steps, or since an epoch of their number ended with this step."""
+        every, epochs = self.config.checkpoint.every, self.config.checkpoint.every_epochs
+        if every and step % every == 0:
+            return True
+        count = self.config.train.accumulation
+        ended = [int(self.session.loader.epochs(n * count)) for n in (step - 1, step)]
+        return bool(epochs) and ended[0] // epochs < ended[1] // epochs
 
     def save_checkpoint(self) -> None:
         """Commit the whole state. Raises ``NonFiniteError`` instead of saving damaged weights."""
@@ -86,18 +95,16 @@ class Keeper:
         if self.saved_step == session.step or not session.accelerator.is_main_process:
             return
         state = session.adapters.state()
-        word = session.word.vectors.state() if session.word else {}
-        bad = [name for name, tensor in (state | word).items() if not bool(torch.isfinite(tensor).all())]
+        bad = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
         if bad:
             raise NonFiniteError(
-                f"after step {session.step} {len(bad)} trained tensors are not finite, such as {bad[0]}",
+                f"after step {session.step} {len(bad)} adapter tensors are not finite, such as {bad[0]}",
                 "lower optimizer.lr or use train.precision = 'fp32', then start again",
                 "They were not saved: the last checkpoint is from before.",
             )
         held = Checkpoint(session.step)
         tensors, values = pack_optimizer(session.optimizer)
         held.put("adapter", state)
-        held.put("word", word)
         held.put("optimizer", tensors)
         if session.ema is not None:
             held.put("ema", session.ema.state())
@@ -114,8 +121,8 @@ class Keeper:
         self.saved_step = session.step
         self.emit(Saved(session.step, "checkpoint", self.run.relative(path)))
 
-    def load_checkpoint(self) -> None:
-        """Go back to the newest whole checkpoint, if there is one.
+    def load_checkpoint(self) -> bool:
+        """Go back to the newest whole checkpoint; False where there is none.
 
         Raises:
             InputError: settings or pictures are not those of the checkpoint; the message says which.
@@ -124,7 +131,7 @@ class Keeper:
         for line in skipped:
             self.emit(Warned(line))
         if held is None:
-            return
+            return False
         self._refuse_changes(held.values)
         if held.values["machine"] != self._machine():
             then, now = held.values["machine"], self._machine()
@@ -132,8 +139,6 @@ class Keeper:
             self.emit(Warned(f"not the machine of the checkpoint ({differs}): the run goes on, but not bit for bit the same"))
         session = self.session
         session.adapters.load_state(held.group("adapter"))
-        if session.word is not None:
-            session.word.vectors.load_state(held.group("word"))
         unpack_optimizer(session.optimizer, held.group("optimizer"), held.values["optimizer"])
         session.schedule.load_state_dict(session.schedule.state_dict() | self._schedule_state(held.values["schedule"]))
         if session.ema is not None:
@@ -141,6 +146,7 @@ class Keeper:
         if session.accelerator.scaler is not None and held.values["scaler"]:
             session.accelerator.scaler.load_state_dict(held.values["scaler"])
         session.step = self.saved_step = held.step
+        return True
 
     def _machine(self) -> dict[str, Any]:
         """What the last bits of a result depend on, beside settings and pictures."""
@@ -205,9 +211,8 @@ class Keeper:
         preview.save_image(self.run.before_after, sheet)
 
     def _sample(self, strength: float) -> list[Image.Image]:
-        """The prompts' pictures; at strength 0 a word has the vectors that it started from."""
         config = self.config
-        with self.session.at_strength(strength), self.session.resting.awake(), uncompiled():
+        with self.session.adapters.at(strength), self.session.resting.awake(), uncompiled():
             return preview.sample(self.session.bundle, config.preview, self.prompts, config.data.resolution)
 
     def _save_pictures(self, pictures: list[Image.Image], step: int) -> None:
@@ -220,39 +225,27 @@ class Keeper:
     # files for users
 
     def write_export(self, step: int | None = None) -> Path:
-        """The files for users: adapter, word, or both; with ``step``, under the step's number. Returns the first of them."""
-        session, made = self.session, []
-        words = session.word.vectors if session.word else None
+        """The adapter file; with ``step``, one under the step's number."""
+        path = self.run.export_file(self.config.run.name, step)
         with self.session.averaged():
-            if len(session.adapters):
-                made.append(self.run.export_file(self.config.run.name, step))
-                export(session.adapters, made[0], self._provenance(), words if self.config.embedding.bundle else None)
-            if words is not None:
-                made.append(self.run.embedding_file(self.config.run.name, step))
-                export_embedding(words, made[-1], self._provenance())
-        for path in made:
-            self.emit(Saved(session.step, "export" if path == made[0] else "embedding", self.run.relative(path)))
-        return made[0]
+            export(self.session.adapters, path, self._provenance())
+        self.emit(Saved(self.session.step, "export", self.run.relative(path)))
+        return path
+
+    def _prune_exports(self) -> None:
+        """Of the numbered files that checkpoints left, only the newest stay where ``keep_exports`` says so."""
+        keep = self.config.checkpoint.keep_exports
+        for file in self.run.numbered_exports(self.config.run.name)[keep:] if keep else ():
+            file.unlink()
 
     def verify_export(self, path: Path) -> list[Verified]:
         """Read the file back with every reader that is here; verdicts are kept in ``verify.json``."""
         with self.session.averaged():
-            verdicts = self._verdicts(path)
+            verdicts = verify(self.session.adapters, path, self.session.bundle.components(unet=True, text_encoder=True))
         for verdict in verdicts:
             self.emit(verdict)
         lines = [json.loads(verdict.to_json()) for verdict in verdicts]
         atomic.write_text(self.run.verify_file, json.dumps(lines, indent=1) + "\n")
-        return verdicts
-
-    def _verdicts(self, path: Path) -> list[Verified]:
-        session, verdicts = self.session, []
-        adapters, words = session.adapters, session.word.vectors if session.word else None
-        if len(adapters):
-            verdicts += verify(adapters, path, session.bundle.components(unet=True, text_encoder=True), words)
-        if words is not None:
-            step = None if session.step == self.config.train.steps else session.step
-            file = self.run.embedding_file(self.config.run.name, step)
-            verdicts += verify_word(words, file, adapters, session.bundle.text_encoders)
         return verdicts
 
     def _provenance(self) -> Provenance:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from morelora import AdapterSet
 from trainer import rng
 from trainer.errors import NonFiniteError
 from trainer.events import Event, Step, Warned
@@ -39,11 +40,9 @@ def train_steps(
     """
     config = session.config
     meter = Meter(emit, every=1 if session.accelerator.device.type == "cpu" else 10)
-    moved = GradientCheck(session.named_parameters())
+    moved = GradientCheck(session.adapters)
     while session.step < config.train.steps:
         lr = session.schedule.get_last_lr()[0]
-        if session.word is not None:
-            session.word.rest(session.step)
         loss = _backward(session)
         norm = _optimize(session)
         session.step += 1
@@ -103,8 +102,6 @@ def _optimize(session: Session) -> Tensor:
         session.schedule.step()
     if config.adapter.max_norm is not None:
         session.adapters.limit_norm(config.adapter.max_norm)
-    if session.word is not None:
-        session.word.pull()
     if session.ema is not None:
         session.ema.update(session.step)
     return norm
@@ -149,8 +146,8 @@ class Meter:
 class GradientCheck:
     """Watches the first steps for trainable tensors that never get a gradient."""
 
-    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
-        self.still = parameters
+    def __init__(self, adapters: AdapterSet) -> None:
+        self.still = dict(adapters.named_parameters())
         self.looks = 0
 
     @property

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from morelora import AdapterSet, Target
 from trainer.config import Config
 from trainer.data import Dataset
-from trainer.embedding import Word
 from trainer.export import check
 from trainer.models import Bundle
 from trainer.objective import remarks
@@ -17,7 +16,7 @@ from trainer.optim import learning_rate
 
 @dataclass(frozen=True)
 class TrainedPart:
-    """One component and algorithm: ``unet``, ``loha``, 127 layers (a word: vectors), 268,000 parameters at a learning rate."""
+    """One component and algorithm: ``unet``, ``loha``, 127 layers, 268,000 parameters at a learning rate."""
 
     component: str
     algorithm: str
@@ -52,26 +51,14 @@ class Plan:
     """``lr * sqrt(alpha / rank)`` of the UNet: comparable between settings of one algorithm."""
     notes: list[str] = field(default_factory=list)
 
-    def with_word(self, word: Word | None, dataset: Dataset) -> Plan:
-        """The same with what is trained of a word; without an adapter there is no effective strength."""
-        if word is None:
-            return self
-        parts = [
-            TrainedPart(name, f"word {word.vectors.word!r}", len(part), part.numel(), word.config.lr)
-            for name, part in word.vectors.vectors().items()
-        ]
-        alone = not self.trained
-        notes = [*self.notes, *word.notes(dataset, alone)]
-        strength = 0.0 if alone else self.effective_strength
-        return replace(self, trained=[*self.trained, *parts], notes=notes, effective_strength=strength)
-
 
 def state_plan(
     config: Config, bundle: Bundle, dataset: Dataset, targets: list[Target], adapters: AdapterSet, processes: int
 ) -> Plan:
     """The plan of a run that is ready to start. Raises ``InputError`` where its file could not be written as asked."""
-    report, every, steps = dataset.report, config.checkpoint.every, config.train.steps
+    report, steps = dataset.report, config.train.steps
     batch = config.train.batch_size * config.train.accumulation * processes
+    epochs = steps * batch / sum(dataset.repeats)
     return Plan(
         name=config.run.name,
         base=bundle.path.name,
@@ -86,8 +73,8 @@ def state_plan(
         dropped=report.dropped,
         steps=steps,
         batch_size=batch,
-        epochs=round(steps * batch / sum(dataset.repeats), 2),
-        checkpoints=-(-steps // every) if every else 1,
+        epochs=round(epochs, 2),
+        checkpoints=_checkpoints(config, epochs),
         effective_strength=config.optimizer.lr * getattr(config.adapter.options, "scale", 1.0) ** 0.5,
         notes=[
             *bundle.notes,
@@ -112,6 +99,13 @@ def _trained(config: Config, targets: list[Target], adapters: AdapterSet) -> lis
     return [TrainedPart(part, name, layers[part, name, lr], parameters[part, name, lr], lr) for part, name, lr in layers]
 
 
+def _checkpoints(config: Config, epochs: float) -> int:
+    """By steps, by epochs and the last one; where two fall together they count twice."""
+    every, every_epochs = config.checkpoint.every, config.checkpoint.every_epochs
+    by_steps = -(-config.train.steps // every) if every else 1
+    return by_steps + (int(epochs // every_epochs) if every_epochs else 0)
+
+
 def _cut_captions(bundle: Bundle, dataset: Dataset) -> list[str]:
     """Captions whose end the text encoder cannot see."""
     cut = [(item, lost) for item in dataset.items if (lost := bundle.overflow(item.caption))]
@@ -130,9 +124,9 @@ def _remarks(adapters: AdapterSet) -> list[str]:
 def _consequences(config: Config) -> list[str]:
     """Effects of the settings that a user may not expect."""
     notes = []
-    if not config.reads_captions_live:
+    if not config.train.text_encoder:
         notes.append("The text encoder is not trained: captions are encoded once.")
-    if not config.train.unet and config.train.text_encoder:
+    if not config.train.unet:
         notes.append("The UNet is not trained: only the text encoder is.")
     if config.train.ema:
         notes.append("The exported adapter is the average of the training (train.ema).")

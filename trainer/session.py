@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
@@ -14,11 +15,12 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from morelora import AdapterSet, Target, inject, resolve
+from morelora.errors import FormatError
+from morelora.start import start_from
 from trainer import rng
 from trainer.config import Config
 from trainer.data import Cache, Dataset, Dealing, HeldOut, Loader, PixelEncoder, TextEncoder
 from trainer.data.cache import LatentStore, TextStore
-from trainer.embedding import Word, add_word
 from trainer.errors import InputError
 from trainer.memory import Resting, compile_blocks, prepare, resting_parts
 from trainer.models import Bundle
@@ -46,29 +48,17 @@ class Session:
     held: HeldOut | None = None
     """Pictures of the validation loss."""
     resting: Resting = field(default_factory=Resting)
-    word: Word | None = None
     step: int = 0
 
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        """Everything that is trained now, by name."""
-        return dict(self.adapters.named_parameters()) | (dict(self.word.named_parameters()) if self.word else {})
-
     def parameters(self) -> list[nn.Parameter]:
-        """Everything that is trained now."""
-        return list(self.named_parameters().values())
+        """Everything that is trained."""
+        return self.adapters.parameters()
 
-    @contextmanager
-    def at_strength(self, strength: float) -> Iterator[None]:
-        """Inside, the adapters act at ``strength``; at 0 the word has the vectors that it started from."""
-        words = self.word.vectors if self.word else None
-        if words is not None:
-            words.learnt = strength > 0
-        try:
-            with self.adapters.at(strength):
-                yield
-        finally:
-            if words is not None:
-                words.learnt = True
+    def begin(self) -> None:
+        """Before the first step: take the values of ``train.init_from``, averages too."""
+        begin_from_file(self.config, self.adapters)
+        if self.ema is not None:
+            self.ema = Ema(self.parameters(), self.ema.decay)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, the trained tensors hold what is exported: their averages, where the run keeps any."""
@@ -95,13 +85,26 @@ def build_accelerator(config: Config) -> Accelerator:
 def add_adapters(config: Config, bundle: Bundle) -> tuple[AdapterSet, list[Target]]:
     """Adapters in the parts that are trained, started from the run's seed."""
     parts = bundle.components(config.train.unet, config.train.text_encoder)
-    if not parts:  # a word alone
-        return AdapterSet({}, {}), []
     targets = [target for target in resolve(parts, config.adapter) if bundle.is_read(target.name)]
     adapters = inject(parts, targets, rng.generator_for(config.train.seed, START))
     for part in parts.values():
         part.train()
     return adapters, targets
+
+
+def begin_from_file(config: Config, adapters: AdapterSet) -> None:
+    """Give the adapters the values of ``train.init_from``, if there is one.
+
+    Raises:
+        InputError: it cannot be read, or holds another adapter than this run's.
+    """
+    if config.train.init_from is None:
+        return
+    try:
+        start_from(adapters, Path(config.train.init_from).expanduser())
+    except FormatError as error:
+        fix = "give a file with the run's layers, algorithm and rank, or set these as the file has them"
+        raise InputError(f"train.init_from: {error}", fix) from error
 
 
 def encode_ahead(
@@ -110,7 +113,7 @@ def encode_ahead(
     """Encode what the cache lacks. Captions are encoded ahead only where the text encoder rests."""
     pixels = PixelEncoder(bundle.encode_pixels, bundle.fingerprint("vae"))
     latents = cache.latents(dataset, pixels, flip=flip)
-    if config.reads_captions_live:
+    if config.train.text_encoder:
         return latents, None
     stored = config.device.quantize + "-double" * config.device.double_quantize
     name = f"{bundle.fingerprint(*bundle.text_encoders)}-{config.model.dtype}-{stored}-{config.train.precision}"
@@ -141,18 +144,13 @@ def build_session(
     loader = build_loader(config, bundle, dataset, cache, accelerator)
     held = build_held_out(config, bundle, dataset, cache, accelerator)
     adapters, targets = add_adapters(config, bundle)
-    word = add_word(config, bundle)
     if config.train.gradient_checkpointing:
         bundle.enable_gradient_checkpointing()
     if config.device.compile:
         compile_blocks(bundle.unet, accelerator.device)
     resting = resting_parts(bundle, config, accelerator.device)
     resting.rest()
-    groups = [word.group()] if word else []
-    optimizer = accelerator.prepare_optimizer(build_optimizer(adapters, targets, config.optimizer, groups))
+    optimizer = accelerator.prepare_optimizer(build_optimizer(adapters, targets, config.optimizer))
     schedule = build_schedule(optimizer.optimizer, config.optimizer, config.train.steps)
-    trained = [*adapters.parameters(), *(word.vectors.parameters() if word else [])]
-    ema = Ema(trained, config.train.ema) if config.train.ema else None
-    return Session(
-        config, bundle, adapters, targets, dataset, loader, accelerator, optimizer, schedule, ema, held, resting, word
-    )
+    ema = Ema(adapters.parameters(), config.train.ema) if config.train.ema else None
+    return Session(config, bundle, adapters, targets, dataset, loader, accelerator, optimizer, schedule, ema, held, resting)

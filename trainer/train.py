@@ -15,18 +15,18 @@ from trainer import memory, presets, settings
 from trainer.config import Config
 from trainer.data import Cache, Dataset, hold_out, scan
 from trainer.data.sources import labels
-from trainer.embedding import add_word, init_rows
+from trainer.duration import settle_steps, steps_note
 from trainer.errors import ExitCode, StoppedError
 from trainer.events import Event, Finished, Started, Warned
 from trainer.keeper import Keeper
 from trainer.loop import train_steps
 from trainer.metadata import PictureFolder, Provenance
 from trainer.models import Bundle, find, load
-from trainer.optim import check_optimizer
+from trainer.optim import check_optimizer, parameter_groups
 from trainer.plan import state_plan
 from trainer.preview import check_size
 from trainer.run import RunDir
-from trainer.session import add_adapters, build_accelerator, build_session
+from trainer.session import add_adapters, begin_from_file, build_accelerator, build_session
 from trainer.stop import StopRequests
 from trainer.team import Team
 
@@ -36,11 +36,11 @@ PROMPTS = 4
 """Captions that serve as preview prompts where none are given."""
 
 
-def train(config: Config, *, listener: Listener, dry_run: bool = False) -> Path:
+def train(asked: Config, *, listener: Listener, dry_run: bool = False) -> Path:
     """Start a new run and bring it to its end.
 
     Args:
-        config: all settings.
+        asked: all settings.
         listener: is told every event, as ``events.jsonl`` is.
         dry_run: only check everything and state the plan; writes nothing.
 
@@ -50,15 +50,16 @@ def train(config: Config, *, listener: Listener, dry_run: bool = False) -> Path:
     Raises:
         TrainerError: of the kind that names the cause; ``StoppedError`` after a stop that saved everything.
     """
-    accelerator = build_accelerator(config)
-    bundle, dataset = _open_inputs(config, accelerator)
+    accelerator = build_accelerator(asked)
+    config, bundle, dataset = _open_inputs(asked, accelerator)
     if dry_run:
         adapters, targets = add_adapters(config, bundle.to(accelerator.device))
-        word = add_word(config, bundle)  # before the plan, which counts the captions' tokens
-        plan = state_plan(config, bundle, dataset, targets, adapters, accelerator.num_processes).with_word(word, dataset)
+        begin_from_file(config, adapters)
+        parameter_groups(adapters, targets, config.optimizer)
+        plan = state_plan(config, bundle, dataset, targets, adapters, accelerator.num_processes)
         listener(Started(asdict(plan), 0))
         return Path(config.run.output) / config.run.name
-    run = _create(config, accelerator)
+    run = _create(asked, accelerator)
     return _Run(run, config, accelerator, listener).go(bundle, dataset)
 
 
@@ -75,20 +76,23 @@ def resume(run_dir: Path, *, listener: Listener) -> Path:
     if accelerator.is_main_process:
         run.lock()
         run.clear_stop()
-    bundle, dataset = _open_inputs(config, accelerator)
+    config, bundle, dataset = _open_inputs(config, accelerator)
     return _Run(run, config, accelerator, listener).go(bundle, dataset)
 
 
-def _open_inputs(config: Config, accelerator: Accelerator) -> tuple[Bundle, Dataset]:
-    """Everything the user gave, checked before anything is written; pictures first, since weights take longer to read."""
+def _open_inputs(config: Config, accelerator: Accelerator) -> tuple[Config, Bundle, Dataset]:
+    """Everything the user gave, checked before anything is written; pictures first, since weights take longer to read.
+    In the settings that come back, the number of steps is settled."""
     check_optimizer(config.optimizer, accelerator.device)
     memory.check(config.device, accelerator.device)
     factor = find(config.model).pixel_factor
     check_size(config.preview, factor)
     dataset = hold_out(scan(config.data, factor), config.validation, config.data, factor)
+    pictures = sum(not item.regularization for item in dataset.items)
+    settled = settle_steps(config, pictures)
     bundle = load(config.model)
-    init_rows(config.embedding, bundle)
-    return bundle, dataset
+    bundle.notes += steps_note(config.train, settled.train.steps, pictures)
+    return settled, bundle, dataset
 
 
 def _create(config: Config, accelerator: Accelerator) -> RunDir:
@@ -141,12 +145,12 @@ class _Run:
         cache = Cache(self.run.cache, notice=self._warn, should_stop=stop.requested, team=Team.of(self.accelerator))
         session = build_session(self.config, bundle, dataset, self.accelerator, cache, self._warn)
         keeper = Keeper(self.run, session, self.emit, _provenance(self.config, bundle, dataset))
-        keeper.load_checkpoint()
+        if not keeper.load_checkpoint():
+            session.begin()
         if self.accelerator.is_main_process:
             self.run.rewind_events(session.step)
         processes = self.accelerator.num_processes
         plan = state_plan(self.config, bundle, dataset, session.targets, session.adapters, processes)
-        plan = plan.with_word(session.word, dataset)
         self.emit(Started(asdict(plan), session.step))
         keeper.prompts = _prompts(self.config, dataset)
         if self.accelerator.is_main_process:

@@ -90,8 +90,8 @@ def test_weight_decomposition_and_algorithm_reach_every_target() -> None:
     [
         ({"rules": ({"match": "nowhere"},)}, r"rules\[0\] \(match = 'nowhere'\) matches no layer.*unet\.conv_in"),
         ({"rules": ({"match": "attn1"}, {"match": "to_q"})}, r"rules\[1\].*or none that an earlier rule left"),
-        ({"rules": ({"match": "attn1", "factor": 4},)}, "rule 'attn1' does not fit lora"),
-        ({"rules": ({"match": "attn1", "rank": 0},)}, "rule 'attn1' does not fit lora"),
+        ({"rules": ({"match": "attn1", "factor": 4},)}, "the rule with match = 'attn1' does not fit lora"),
+        ({"rules": ({"match": "attn1", "rank": 0},)}, "the rule with match = 'attn1' does not fit lora"),
         ({"layers": "attention", "rules": ({"match": "attn1", "algorithm": "none"},)}, "nothing would be trained"),
     ],
 )

@@ -44,6 +44,7 @@ SET_TOGETHER: dict[str, dict[str, Any]] = {
     "validation.every": {"validation": {"count": 1}},
     "validation.timesteps": {"validation": {"count": 1}},
     "loss.pyramid_discount": {"loss": {"pyramid_iterations": 6}},
+    "train.steps_max": {"train": {"steps_min": 1}},
     "optimizer.cycles": {"optimizer": {"schedule": "cosine_restarts"}},
     "optimizer.galore_interval": {"optimizer": {"galore_rank": 4}},
     "optimizer.galore_scale": {"optimizer": {"galore_rank": 4}},

@@ -343,3 +343,51 @@ def test_killed_at_random_moments_the_run_ends_with_the_same_bits(inputs, tmp_pa
     assert not [message for message in messages if "damaged" in message or "not the machine" in message]
     assert digest(cut) == digest(whole)
     assert json.loads((cut / "verify.json").read_text())
+
+
+def checkpoints_of(path: Path) -> list[int]:
+    return [event["step"] for event in RunDir(path).events() if event["event"] == "Saved" and event["kind"] == "checkpoint"]
+
+
+def test_checkpoints_by_epochs_and_the_newest_exports(inputs, tmp_path):
+    """Four pictures in batches of two: an epoch is two steps."""
+    changes = {"checkpoint__every": 0, "checkpoint__every_epochs": 1, "checkpoint__keep": 2}
+    path = run(inputs, tmp_path, **changes, checkpoint__export=True, checkpoint__keep_exports=1, train__steps=8)
+    assert checkpoints_of(path) == [2, 4, 6, 8]
+    assert sorted(file.name for file in (path / "checkpoints").iterdir()) == ["step-000006", "step-000008"]
+    assert sorted(file.name for file in path.glob("*.safetensors")) == ["tiny-000006.safetensors", "tiny.safetensors"]
+
+
+def test_checkpoints_by_steps_and_all_exports(inputs, tmp_path):
+    changes = {"checkpoint__every": 2, "checkpoint__every_epochs": 3, "train__accumulation": 2}
+    path = run(inputs, tmp_path, **changes, checkpoint__export=True)
+    assert checkpoints_of(path) == [2, 3, 4, 6]
+    assert len(list(path.glob("tiny-*.safetensors"))) == 3
+
+
+def test_a_run_starts_from_a_file_and_its_average_too(inputs, tmp_path):
+    """With a rate so small that nothing moves, the file comes out as it went in; resumed, the file is not asked for again."""
+    first = run(inputs, tmp_path / "first", export__dtype="fp32", adapter__algorithm="loha")
+    start = shutil.copy(first / "tiny.safetensors", tmp_path / "start.safetensors")
+    changes = {"train__init_from": str(start), "export__dtype": "fp32", "adapter__algorithm": "loha", "optimizer__lr": 1e-30}
+    for name, ema in (("plain", 0.0), ("average", 0.9)):
+        again = run(inputs, tmp_path / name, **changes, train__ema=ema)
+        before, after = (load_file(path / "tiny.safetensors") for path in (first, again))
+        assert before.keys() == after.keys()
+        for key, tensor in before.items():
+            torch.testing.assert_close(after[key], tensor, rtol=1e-5, atol=1e-7)
+    Path(start).unlink()
+    resume(again, listener=lambda event: None)
+    with pytest.raises(InputError, match="train.init_from.*cannot be read"):
+        run(inputs, tmp_path / "none", **changes)
+
+
+def test_steps_by_the_number_of_pictures_are_said_and_made(inputs, tmp_path):
+    events: list[Event] = []
+    changes = {"train__steps": 0, "train__steps_per_picture": 1, "train__steps_min": 1}
+    path = run(inputs, tmp_path, events.append, **changes)
+    plan = next(event for event in events if isinstance(event, Started)).plan
+    assert plan["steps"] == 4 == max(event.step for event in events if isinstance(event, Step))
+    assert any("1 x 4 pictures" in note for note in plan["notes"])
+    assert settings.load(path / "config.toml").train.steps == 0
+    resume(path, listener=lambda event: None)
