@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.trainer import miniatures, tiny
+from tests.trainer import golden, miniatures, tiny
 from trainer import settings
 from trainer.errors import StoppedError
 from trainer.events import Event, Started, Step, Verified, Warned
@@ -79,6 +79,13 @@ def test_every_reader_makes_the_same_change(trained):
     for verdict in verdicts.values():
         assert verdict.error is not None and verdict.error < 1e-3, verdict.message
         assert verdict.layers == layers, verdict.message
+
+
+def test_the_keys_are_the_familys(trained):
+    """SDXL's first text encoder is read before its last layer, which has no adapter."""
+    layers = {"sd1": (3,), "sd2": (3,), "sdxl": (2, 4)}[trained.family]
+    heads = {key.partition(".")[0] for key in load_file(file_of(trained.resumed))}
+    assert heads == golden.keys(trained.family, layers, depths=(1, 2))
 
 
 def test_the_metadata_name_the_family(trained):

@@ -64,3 +64,40 @@ def test_sheet_shows_before_above_after(tmp_path: Path):
     assert (pixels == (255, 0, 0)).all(-1).sum() == 2 * 192 * 192
     preview.save_image(tmp_path / "sheet.png", sheet)
     assert Image.open(tmp_path / "sheet.png").size == sheet.size
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_sdxl_previews_are_its_pipelines_own(places, form):
+    bundle = load(ModelConfig(base=str(places["sdxl", form])))
+    ours = preview.sample(bundle, CONFIG, ["a fox"], 64)[0]
+    generator = torch.Generator().manual_seed(7)
+    theirs = bundle.pipeline(
+        "a fox", negative_prompt="", num_inference_steps=2, guidance_scale=2.0, width=64, height=64, generator=generator
+    ).images[0]
+    assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).max() <= 1
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_prompts_are_encoded_as_captions_are(places, family, monkeypatch):
+    """Layer and chunks are the training's, for the prompt and for the negative one."""
+    bundle = load(ModelConfig(base=str(places[family, "file"]), clip_skip=2, caption_chunks=2))
+    seen = {}
+    monkeypatch.setattr(type(bundle.pipeline), "__call__", lambda self, **given: seen.update(given) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        preview.sample(bundle, PreviewConfig(negative="blurred"), ["a fox"], 64)
+    for name, text in (("prompt_embeds", "a fox"), ("negative_prompt_embeds", "blurred")):
+        states = bundle.encode_text([text])
+        expected = states if family == "sd1" else states[0]
+        assert torch.equal(seen[name], expected) and expected.shape[1] == 154
+        if family == "sdxl":
+            assert torch.equal(seen[name.replace("prompt", "pooled_prompt")], states[1])
+
+
+def test_with_zero_terminal_snr_previews_start_from_pure_noise(places):
+    """The first prediction is made at the last timestep, where a latent's brightness is not told by its noise."""
+    bundle = load(ModelConfig(base=str(places["sd2", "file"]), zero_terminal_snr=True))
+    times = []
+    hook = bundle.unet.register_forward_pre_hook(lambda module, given: times.append(int(given[1])))
+    picture = preview.sample(bundle, CONFIG, ["a fox"], 64)[0]
+    hook.remove()
+    assert times == [999, 499] and picture.size == (64, 64)

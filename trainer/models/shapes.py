@@ -49,9 +49,7 @@ def configs(family: str, shapes: Shapes) -> dict[str, Config]:
 def unet(config: Config, shapes: Shapes) -> Config:
     """The UNet's config with widths, depths and condition as the shapes show them."""
     levels = range(len(config["block_out_channels"]))
-    widths = [
-        _size(shapes, f"{UNET}input_blocks.{1 + 3 * i}.0.out_layers.3.weight", 0, config["block_out_channels"][i]) for i in levels
-    ]
+    widths = [_width(shapes, i, config["block_out_channels"][i]) for i in levels]
     crossed = [i for i in levels if config["down_block_types"][i].startswith("CrossAttn")]
     first = f"{UNET}input_blocks.{1 + 3 * crossed[0]}.1.transformer_blocks.0.attn2.to_k.weight"
     sizes = {
@@ -112,6 +110,12 @@ def _open_clip(family: str, part: str, shapes: Shapes, prefix: str) -> Config:
 
 def _widths(width: int) -> Config:
     return {"hidden_size": width, "num_attention_heads": max(1, width // HEAD)}
+
+
+def _width(shapes: Shapes, level: int, default: int) -> int:
+    """Channels of a level, from the first of its two blocks that the file has."""
+    first, second = (f"{UNET}input_blocks.{1 + 3 * level + j}.0.out_layers.3.weight" for j in range(2))
+    return _size(shapes, first, 0, _size(shapes, second, 0, default))
 
 
 def _depth(shapes: Shapes, level: int, levels: int) -> int:

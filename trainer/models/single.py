@@ -22,6 +22,7 @@ MARKS: dict[Family, str] = {
     "sd1": "cond_stage_model.transformer.",
 }
 """Where each family keeps the text encoder that no other has there."""
+EDM = "edm_mean"
 OLD_CLIP = "cond_stage_model.transformer."
 SIGNS: tuple[tuple[str, str, str], ...] = (
     ("lora_unet_", "an adapter (LoRA or LyCORIS)", "give the base model that it was made for"),
@@ -32,9 +33,10 @@ SIGNS: tuple[tuple[str, str, str], ...] = (
     ("input_hint_block.", "a ControlNet", "give the base model that it was made for"),
     ("double_blocks.", "a Flux model", "use an SD 1.x, SD 2.x or SDXL model"),
     ("joint_blocks.", "a Stable Diffusion 3 model", "use an SD 1.x, SD 2.x or SDXL model"),
-    ("edm_mean", "an EDM model (Playground 2.5), whose noise is another", "use an SDXL model"),
+    (EDM, "an EDM model (Playground 2.5), whose noise is another", "use an SDXL model"),
     ("conditioner.embedders.0.model.", "the SDXL refiner", "train on the SDXL base model"),
     ("string_to_param", "an embedding (textual inversion)", "give the base model that it was made for"),
+    ("clip_g", "an embedding (textual inversion)", "give the base model that it was made for"),
     ("emb_params", "an embedding (textual inversion)", "give the base model that it was made for"),
     (UNET, "a UNet alone, without a text encoder", "give the whole checkpoint, or a model folder"),
     (VAE, "a VAE alone", "give it as model.vae, and a whole model as model.base"),
@@ -67,8 +69,7 @@ def open_file(path: Path, forced: str = "auto") -> Source:
 
 def _family(weights: Weights, forced: str) -> Family:
     told = next((family for family, prefix in MARKS.items() if any(key.startswith(prefix) for key in weights.shapes)), None)
-    stranger = next((sign for sign in SIGNS[:-5] if any(sign[0] in key for key in weights.shapes)), None)
-    if told is None or not any(key.startswith(UNET) for key in weights.shapes) or (stranger and stranger[1].startswith("an EDM")):
+    if told is None or EDM in weights.shapes or not any(key.startswith(UNET) for key in weights.shapes):
         raise _not_a_base(weights)
     if forced not in ("auto", told):
         raise InputError(
