@@ -137,7 +137,7 @@ def versions() -> dict[str, str]:
 
 
 def _publishable(provenance: Provenance) -> dict[str, Any]:
-    """The settings without local paths; of the base model, only its name remains."""
+    """The settings without local paths; of the base model and its VAE, only the names remain."""
     config = provenance.config
     values = settings.to_values(config)
     if config.export.private_paths:
@@ -148,8 +148,8 @@ def _publishable(provenance: Provenance) -> dict[str, Any]:
     for source in values.get("data", {}).get("sources", []):
         source["path"] = _name(source["path"])
         source.pop("mask_folder", None)
-    if "base" in values.get("model", {}):
-        values["model"]["base"] = _name(values["model"]["base"])
+    for key in {"base", "vae"} & values.get("model", {}).keys():
+        values["model"][key] = _name(values["model"][key])
     return values
 
 
@@ -183,6 +183,7 @@ def _modelspec(provenance: Provenance, stem: str) -> dict[str, str]:
 
 def _ss_base(provenance: Provenance, stem: str) -> dict[str, str]:
     """What web UIs use to tell the family and to list the file."""
+    model = provenance.config.model
     is_velocity = provenance.prediction_type == "v_prediction"
     suffix = "_v" if provenance.family == "sd2" and is_velocity else ""
     return {
@@ -191,6 +192,9 @@ def _ss_base(provenance: Provenance, stem: str) -> dict[str, str]:
         "ss_output_name": stem,
         "ss_sd_model_name": _name(provenance.base_name),
         "ss_new_sd_model_hash": provenance.base_hash,
+        "ss_clip_skip": str(model.clip_skip) if model.clip_skip > 1 else "",
+        "ss_max_token_length": str(75 * model.caption_chunks) if model.caption_chunks > 1 else "",
+        "ss_zero_terminal_snr": str(model.zero_terminal_snr or ""),
     }
 
 

@@ -80,6 +80,7 @@ def state_plan(
             *bundle.notes,
             *report.notes,
             *_cut_captions(bundle, dataset),
+            *_unread_layers(config, bundle),
             *_consequences(config),
             *remarks(config.loss, bundle.schedule),
             *_remarks(adapters),
@@ -113,6 +114,12 @@ def _cut_captions(bundle: Bundle, dataset: Dataset) -> list[str]:
         return []
     item, lost = cut[0]
     return [f"{len(cut)} captions are longer than {bundle.max_length} tokens; of {item.path.name} this is not read: {lost!r}"]
+
+
+def _unread_layers(config: Config, bundle: Bundle) -> list[str]:
+    """Text layers whose output nothing reads."""
+    counts = {name: bundle.unread_layers(name) for name in bundle.text_encoders} if config.train.text_encoder else {}
+    return [f"{name}: nothing reads its last {count} layers, which get no adapter" for name, count in counts.items() if count]
 
 
 def _remarks(adapters: AdapterSet) -> list[str]:

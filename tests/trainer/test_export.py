@@ -26,7 +26,12 @@ def provenance(adapter: dict[str, Any] | None = None, **changes: Any) -> Provena
     export_settings = changes.pop("export", {})
     values = {
         "run": {"name": "my style", "output": "/home/anna/runs"},
-        "model": {"base": "/home/anna/models/some-base"},
+        "model": {
+            "base": "/home/anna/models/some-base",
+            "vae": "/home/anna/vae.safetensors",
+            "clip_skip": 2,
+            "caption_chunks": 3,
+        },
         "data": {"images": "/home/anna/pictures/style", "trigger": "zxq style", "resolution": 64, "repeats": 3},
         "adapter": adapter or ADAPTER,
         "export": export_settings,
@@ -127,6 +132,12 @@ def test_metadata_tells_the_algorithm(tmp_path, adapter, form, module, arguments
     assert json.loads(found["ss_network_args"]) == arguments
 
 
+def test_metadata_tells_the_condition(tmp_path, adapters):
+    found = metadata_of(export(adapters, tmp_path / "x.safetensors", provenance()))
+    assert (found["ss_clip_skip"], found["ss_max_token_length"]) == ("2", "225")
+    assert "ss_zero_terminal_snr" not in found
+
+
 def test_pipeline_form_has_no_web_ui_entries(tmp_path, adapters):
     found = metadata_of(export(adapters, tmp_path / "x.safetensors", provenance(export={"format": "diffusers"})))
     assert not [key for key in found if key.startswith("ss_")]
@@ -150,6 +161,7 @@ def test_local_paths_stay_out(tmp_path, adapters):
     assert b"anna" not in path.read_bytes()
     config = read_recipe(path)
     assert config.adapter == provenance().config.adapter
+    assert config.model.vae == "vae.safetensors"
     assert (config.model.base, config.data.images, config.run.output) == ("some-base", "", "runs")
 
 

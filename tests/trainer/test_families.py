@@ -103,3 +103,5 @@ def test_the_plan_tells_family_and_objective(trained):
     plan = next(event for event in trained.events if isinstance(event, Started)).plan
     assert plan["family"] == trained.family
     assert plan["objective"] == ("v_prediction" if trained.family == "sd2" else "epsilon")
+    unread = [note for note in plan["notes"] if "nothing reads" in note]
+    assert unread == (["text_encoder: nothing reads its last 1 layers, which get no adapter"] if trained.family == "sdxl" else [])
