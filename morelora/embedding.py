@@ -9,6 +9,7 @@ Source: Gal et al. 2022, "An Image is Worth One Word", arXiv:2208.01618.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -90,6 +91,7 @@ class EmbeddingSet:
     def __init__(self, word: str) -> None:
         self.word = word
         self.layers: dict[str, TokenVectors] = {}
+        self.tokenizers: dict[str, Any] = {}
         self.replaced: list[Replaced] = []
 
     def __len__(self) -> int:
@@ -106,6 +108,15 @@ class EmbeddingSet:
     def vectors(self) -> dict[str, Tensor]:
         """The learnt vectors by text encoder."""
         return {name: layer.vectors.detach() for name, layer in self.layers.items()}
+
+    def plain_tokenizers(self) -> dict[str, Any]:
+        """Copies of the tokenizers as they were before the word came, by text encoder."""
+        found = {}
+        for name, tokenizer in self.tokenizers.items():
+            before = next(each.before for each in self.replaced if each.owner is tokenizer)
+            found[name] = copy.copy(tokenizer)
+            found[name]._tokenizer = type(before).from_str(before.to_str())
+        return found
 
     @property
     def learnt(self) -> bool:
@@ -135,7 +146,7 @@ class EmbeddingSet:
             raise AdapterError(f"an embedding was added after {self.word!r}: remove that one first")
         for replaced in reversed(self.replaced):
             replaced.undo()
-        self.layers, self.replaced = {}, []
+        self.layers, self.tokenizers, self.replaced = {}, {}, []
 
 
 def attach_vectors(
@@ -157,6 +168,7 @@ def attach_vectors(
     try:
         for name, encoder in encoders.items():
             first = _spell(tokenizers[name], word, len(vectors[name]), made.replaced)
+            made.tokenizers[name] = tokenizers[name]
             made.layers[name] = _splice(encoder, first, vectors[name], made.replaced)
             _pool_at_end(encoder, tokenizers[name], made.replaced)
     except AdapterError:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from trainer.events import Event, Failed, Finished, Preview, Saved, Started, Step, Validated, Verified, Warned
-from trainer.run import RunDir
+from trainer.run import EMBEDDING, RunDir
 
 PLAIN_WIDTH = 120
 PLAIN_LINES = 20
@@ -139,7 +139,8 @@ def statement_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [("buckets", _counts(plan["buckets"]))]
     rows += [("steps", f"{plan['steps']} of {plan['batch_size']} pictures = {plan['epochs']:.4g} epochs")]
     rows += [("checkpoints", str(plan["checkpoints"]))]
-    rows += [("effective strength", strength_text(plan["effective_strength"]))]
+    if plan["effective_strength"]:
+        rows += [("effective strength", strength_text(plan["effective_strength"]))]
     return rows
 
 
@@ -170,19 +171,26 @@ def verified_text(event: Verified) -> str:
 
 
 def result_lines(run: RunDir, name: str) -> list[str]:
-    """Where the adapter file is and what to paste to use it."""
+    """Where the files are and what to paste to use them."""
     file = run.path / name
+    is_word = file.stem.endswith(EMBEDDING)
+    word = file if is_word else file.with_name(f"{file.stem}{EMBEDDING}.safetensors")
     sheet = [f"Before and after:  {run.before_after}"] if run.before_after.is_file() else []
-    return [
+    adapter = [
         f"In A1111 or Forge, put the file into models/Lora and write in the prompt:  <lora:{file.stem}:1>",
         f'In diffusers:  import morelora; morelora.load(pipe, r"{file}")',
-        *sheet,
-        f"Adapter file:  {file}",
     ]
+    embedding = [
+        f"The word: in A1111 or Forge, put {word.name} into embeddings and write in the prompt:  {word.stem}",
+        f'The word in diffusers:  import morelora; morelora.load_embedding(pipe, r"{word}")',
+    ]
+    lines = [*([] if is_word else adapter), *(embedding if word.is_file() else []), *sheet]
+    return [*lines, f"Embedding file:  {file}" if is_word else f"Adapter file:  {file}"]
 
 
 def _part_text(part: Mapping[str, Any]) -> str:
-    return f"{part['algorithm']}: {part['layers']} layers, {part['parameters']:,} parameters, lr {part['lr']:.3g}"
+    what = "vectors" if part["algorithm"].startswith("word ") else "layers"
+    return f"{part['algorithm']}: {part['layers']} {what}, {part['parameters']:,} parameters, lr {part['lr']:.3g}"
 
 
 def _counts(counts: Mapping[str, int], prefix: str = "") -> str:

@@ -8,27 +8,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from morelora import AdapterSet
+from morelora import AdapterSet, EmbeddingSet
 from morelora.errors import FormatError, NonFiniteTensorError
 from morelora.formats import FORMS
 from morelora.formats.container import write
+from morelora.formats.embedding import bundled, encode
 from morelora.formats.names import TEXT_ENCODERS
 from morelora.formats.precision import cast
 from morelora.weight_decompose import WeightDecomposed
 from trainer.config import ExportConfig
 from trainer.errors import DiskError, InputError, NonFiniteError
-from trainer.metadata import Provenance, metadata
+from trainer.metadata import Provenance, embedding_metadata, metadata
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def export(adapters: AdapterSet, path: Path, provenance: Provenance) -> Path:
+def export(adapters: AdapterSet, path: Path, provenance: Provenance, words: EmbeddingSet | None = None) -> Path:
     """Write ``adapters`` to ``path`` in the form and precision of ``provenance.config.export``; whole or not at all.
 
     Args:
         adapters: the trained adapters (with the averaged values put in, where they are to be exported).
         path: the file, usually ``RunDir.export_file``.
         provenance: what the metadata tells.
+        words: vectors that are to go into the same file.
 
     Returns:
         ``path``.
@@ -40,15 +42,27 @@ def export(adapters: AdapterSet, path: Path, provenance: Provenance) -> Path:
     """
     settings = provenance.config.export
     tensors = _encode(adapters, settings)
+    if words is not None:
+        tensors |= _finite(bundled(words.word, words.vectors()), torch.float32)
+    _write(path, tensors, metadata(adapters, provenance, path.stem))
+    return path
+
+
+def export_embedding(words: EmbeddingSet, path: Path, provenance: Provenance) -> Path:
+    """Write a word's vectors to a file of their own, in float32; returns ``path``. Raises as ``export``."""
+    _write(path, _finite(encode(words.vectors()), torch.float32), embedding_metadata(words, provenance, path.stem))
+    return path
+
+
+def _write(path: Path, tensors: dict[str, Tensor], entries: dict[str, str]) -> None:
     try:
-        write(path, tensors, metadata(adapters, provenance, path.stem))
+        write(path, tensors, entries)
     except OSError as error:
         raise DiskError(
             f"{path} cannot be written: {error.strerror or error}",
             fix="free space or mend the rights of the folder, then go on with --resume",
             safe="The last checkpoint holds everything that was learnt.",
         ) from error
-    return path
 
 
 def check(adapters: AdapterSet, settings: ExportConfig) -> list[str]:
@@ -66,15 +80,22 @@ def check(adapters: AdapterSet, settings: ExportConfig) -> list[str]:
 
 def _encode(adapters: AdapterSet, settings: ExportConfig) -> dict[str, Tensor]:
     try:
-        return cast(FORMS[settings.format](adapters), DTYPES[settings.dtype])
-    except NonFiniteTensorError as error:
-        raise NonFiniteError(
-            f"the adapter file is not written: {error}",
-            fix="lower optimizer.lr and start again from an earlier checkpoint",
-            safe="Files written before are as they were.",
-        ) from error
+        tensors = FORMS[settings.format](adapters)
     except FormatError as error:
         raise InputError(f"export.format = {settings.format!r} cannot hold this adapter: {error}") from error
+    return _finite(tensors, DTYPES[settings.dtype])
+
+
+def _finite(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors in the file's precision."""
+    try:
+        return cast(tensors, dtype)
+    except NonFiniteTensorError as error:
+        raise NonFiniteError(
+            f"the file is not written: {error}",
+            fix="lower optimizer.lr (a word's: embedding.lr) and start again from an earlier checkpoint",
+            safe="Files written before are as they were.",
+        ) from error
 
 
 def _consequences(adapters: AdapterSet, settings: ExportConfig) -> Iterator[str]:

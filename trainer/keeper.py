@@ -16,7 +16,7 @@ from trainer import checkpoint, preview, settings
 from trainer.checkpoint import Checkpoint
 from trainer.errors import InputError, NonFiniteError
 from trainer.events import Event, Preview, Saved, Verified, Warned
-from trainer.export import export
+from trainer.export import export, export_embedding
 from trainer.loop import Session
 from trainer.memory import uncompiled
 from trainer.metadata import Provenance
@@ -26,8 +26,9 @@ from trainer.stop import StopRequests
 from trainer.team import Team
 from trainer.validation import measure
 from trainer.verify import verify
+from trainer.verify_word import verify_word
 
-FIXED = ("model", "data", "adapter", "train", "device", "optimizer", "loss", "validation")
+FIXED = ("model", "data", "adapter", "embedding", "train", "device", "optimizer", "loss", "validation")
 """Sections that a resumed run may not change: its result would not be the same run's."""
 
 
@@ -75,7 +76,7 @@ class Keeper:
     def validate(self, strength: float = 1.0) -> None:
         """Say the loss on the held-out pictures, if there are any. All processes take part."""
         if self.session.held is not None:
-            with self.session.averaged(), self.session.adapters.at(strength), uncompiled():
+            with self.session.averaged(), self.session.at_strength(strength), uncompiled():
                 self.emit(measure(self.session, self.session.held))
 
     # checkpoints
@@ -95,16 +96,18 @@ class Keeper:
         if self.saved_step == session.step or not session.accelerator.is_main_process:
             return
         state = session.adapters.state()
-        bad = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
+        word = session.word.vectors.state() if session.word else {}
+        bad = [name for name, tensor in (state | word).items() if not bool(torch.isfinite(tensor).all())]
         if bad:
             raise NonFiniteError(
-                f"after step {session.step} {len(bad)} adapter tensors are not finite, such as {bad[0]}",
+                f"after step {session.step} {len(bad)} trained tensors are not finite, such as {bad[0]}",
                 "lower optimizer.lr or use train.precision = 'fp32', then start again",
                 "They were not saved: the last checkpoint is from before.",
             )
         held = Checkpoint(session.step)
         tensors, values = pack_optimizer(session.optimizer)
         held.put("adapter", state)
+        held.put("word", word)
         held.put("optimizer", tensors)
         if session.ema is not None:
             held.put("ema", session.ema.state())
@@ -139,6 +142,8 @@ class Keeper:
             self.emit(Warned(f"not the machine of the checkpoint ({differs}): the run goes on, but not bit for bit the same"))
         session = self.session
         session.adapters.load_state(held.group("adapter"))
+        if session.word is not None:
+            session.word.vectors.load_state(held.group("word"))
         unpack_optimizer(session.optimizer, held.group("optimizer"), held.values["optimizer"])
         session.schedule.load_state_dict(session.schedule.state_dict() | self._schedule_state(held.values["schedule"]))
         if session.ema is not None:
@@ -211,8 +216,9 @@ class Keeper:
         preview.save_image(self.run.before_after, sheet)
 
     def _sample(self, strength: float) -> list[Image.Image]:
+        """The prompts' pictures; at strength 0 a word has the vectors that it started from."""
         config = self.config
-        with self.session.adapters.at(strength), self.session.resting.awake(), uncompiled():
+        with self.session.at_strength(strength), self.session.resting.awake(), uncompiled():
             return preview.sample(self.session.bundle, config.preview, self.prompts, config.data.resolution)
 
     def _save_pictures(self, pictures: list[Image.Image], step: int) -> None:
@@ -225,27 +231,46 @@ class Keeper:
     # files for users
 
     def write_export(self, step: int | None = None) -> Path:
-        """The adapter file; with ``step``, one under the step's number."""
-        path = self.run.export_file(self.config.run.name, step)
+        """The files for users: adapter, word, or both; with ``step``, under the step's number. Returns the first of them."""
+        session, made = self.session, []
+        words = session.word.vectors if session.word else None
         with self.session.averaged():
-            export(self.session.adapters, path, self._provenance())
-        self.emit(Saved(self.session.step, "export", self.run.relative(path)))
-        return path
+            if len(session.adapters):
+                made.append(self.run.export_file(self.config.run.name, step))
+                export(session.adapters, made[0], self._provenance(), words if self.config.embedding.bundle else None)
+            if words is not None:
+                made.append(self.run.embedding_file(self.config.run.name, step))
+                export_embedding(words, made[-1], self._provenance())
+        for path in made:
+            self.emit(Saved(session.step, "export" if path == made[0] else "embedding", self.run.relative(path)))
+        return made[0]
 
     def _prune_exports(self) -> None:
         """Of the numbered files that checkpoints left, only the newest stay where ``keep_exports`` says so."""
         keep = self.config.checkpoint.keep_exports
-        for file in self.run.numbered_exports(self.config.run.name)[keep:] if keep else ():
-            file.unlink()
+        for files in self.run.numbered_exports(self.config.run.name)[keep:] if keep else ():
+            for file in files:
+                file.unlink()
 
     def verify_export(self, path: Path) -> list[Verified]:
         """Read the file back with every reader that is here; verdicts are kept in ``verify.json``."""
         with self.session.averaged():
-            verdicts = verify(self.session.adapters, path, self.session.bundle.components(unet=True, text_encoder=True))
+            verdicts = self._verdicts(path)
         for verdict in verdicts:
             self.emit(verdict)
         lines = [json.loads(verdict.to_json()) for verdict in verdicts]
         atomic.write_text(self.run.verify_file, json.dumps(lines, indent=1) + "\n")
+        return verdicts
+
+    def _verdicts(self, path: Path) -> list[Verified]:
+        session, verdicts = self.session, []
+        adapters, words = session.adapters, session.word.vectors if session.word else None
+        if len(adapters):
+            verdicts += verify(adapters, path, session.bundle.components(unet=True, text_encoder=True), words)
+        if words is not None:
+            step = None if session.step == self.config.train.steps else session.step
+            file = self.run.embedding_file(self.config.run.name, step)
+            verdicts += verify_word(words, file, adapters, session.bundle.text_encoders)
         return verdicts
 
     def _provenance(self) -> Provenance:

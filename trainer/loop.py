@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from morelora import AdapterSet
 from trainer import rng
 from trainer.errors import NonFiniteError
 from trainer.events import Event, Step, Warned
@@ -40,9 +39,11 @@ def train_steps(
     """
     config = session.config
     meter = Meter(emit, every=1 if session.accelerator.device.type == "cpu" else 10)
-    moved = GradientCheck(session.adapters)
+    moved = GradientCheck(session.named_parameters())
     while session.step < config.train.steps:
         lr = session.schedule.get_last_lr()[0]
+        if session.word is not None:
+            session.word.rest(session.step)
         loss = _backward(session)
         norm = _optimize(session)
         session.step += 1
@@ -102,6 +103,8 @@ def _optimize(session: Session) -> Tensor:
         session.schedule.step()
     if config.adapter.max_norm is not None:
         session.adapters.limit_norm(config.adapter.max_norm)
+    if session.word is not None:
+        session.word.pull()
     if session.ema is not None:
         session.ema.update(session.step)
     return norm
@@ -146,8 +149,8 @@ class Meter:
 class GradientCheck:
     """Watches the first steps for trainable tensors that never get a gradient."""
 
-    def __init__(self, adapters: AdapterSet) -> None:
-        self.still = dict(adapters.named_parameters())
+    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
+        self.still = parameters
         self.looks = 0
 
     @property

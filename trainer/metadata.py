@@ -17,10 +17,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any, Literal
 
-from morelora import AdapterSet
+from morelora import AdapterSet, EmbeddingSet
 from morelora.adapter import RankOptions
 from morelora.errors import FormatError
 from morelora.formats.container import read_metadata
+from morelora.formats.embedding import WORD_KEY
 from morelora.formats.webui import common_alpha
 from morelora.weight_decompose import WeightDecomposed
 from trainer import settings
@@ -87,6 +88,18 @@ def metadata(adapters: AdapterSet, provenance: Provenance, stem: str) -> dict[st
     entries = _modelspec(provenance, stem) | {RECIPE: json.dumps(recipe(provenance), ensure_ascii=False)}
     if provenance.config.export.format != "diffusers":
         entries |= _ss_base(provenance, stem) | _ss_network(adapters, provenance) | _ss_data(provenance)
+    return {key: value for key, value in entries.items() if value != ""}
+
+
+def embedding_metadata(words: EmbeddingSet, provenance: Provenance, stem: str) -> dict[str, str]:
+    """The text entries of a word's own file: kind and family, the word, and the recipe."""
+    entries = _modelspec(provenance, stem)
+    entries |= {
+        "modelspec.architecture": entries["modelspec.architecture"].replace("/lora", "/textual-inversion"),
+        "modelspec.trigger_phrase": words.word,
+        WORD_KEY: words.word,
+        RECIPE: json.dumps(recipe(provenance), ensure_ascii=False),
+    }
     return {key: value for key, value in entries.items() if value != ""}
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from morelora import AdapterSet, Target
 from trainer.config import Config
 from trainer.data import Dataset
+from trainer.embedding import Word
 from trainer.export import check
 from trainer.models import Bundle
 from trainer.objective import remarks
@@ -16,7 +17,7 @@ from trainer.optim import learning_rate
 
 @dataclass(frozen=True)
 class TrainedPart:
-    """One component and algorithm: ``unet``, ``loha``, 127 layers, 268,000 parameters at a learning rate."""
+    """One component and algorithm: ``unet``, ``loha``, 127 layers (a word: vectors), 268,000 parameters at a learning rate."""
 
     component: str
     algorithm: str
@@ -50,6 +51,19 @@ class Plan:
     effective_strength: float
     """``lr * sqrt(alpha / rank)`` of the UNet: comparable between settings of one algorithm."""
     notes: list[str] = field(default_factory=list)
+
+    def with_word(self, word: Word | None, dataset: Dataset) -> Plan:
+        """The same with what is trained of a word; without an adapter there is no effective strength."""
+        if word is None:
+            return self
+        parts = [
+            TrainedPart(name, f"word {word.vectors.word!r}", len(part), part.numel(), word.config.lr)
+            for name, part in word.vectors.vectors().items()
+        ]
+        alone = not self.trained
+        notes = [*self.notes, *word.notes(dataset, alone)]
+        strength = 0.0 if alone else self.effective_strength
+        return replace(self, trained=[*self.trained, *parts], notes=notes, effective_strength=strength)
 
 
 def state_plan(
@@ -131,9 +145,9 @@ def _remarks(adapters: AdapterSet) -> list[str]:
 def _consequences(config: Config) -> list[str]:
     """Effects of the settings that a user may not expect."""
     notes = []
-    if not config.train.text_encoder:
+    if not config.reads_captions_live:
         notes.append("The text encoder is not trained: captions are encoded once.")
-    if not config.train.unet:
+    if not config.train.unet and config.train.text_encoder:
         notes.append("The UNet is not trained: only the text encoder is.")
     if config.train.ema:
         notes.append("The exported adapter is the average of the training (train.ema).")

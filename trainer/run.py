@@ -1,7 +1,7 @@
 """The run folder: the only file that knows the names inside it. The trainer writes, everyone else reads.
 
 ``config.toml  events.jsonl  train.log  stop  run.lock  cache/  checkpoints/  previews/  before_after.png
-verify.json  NAME.safetensors  NAME-000400.safetensors``
+verify.json  NAME.safetensors  NAME-000400.safetensors  NAME-embedding.safetensors``
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from filelock import FileLock, Timeout
 
 from trainer.errors import InputError, LockedError
 from trainer.events import Event
+
+EMBEDDING = "-embedding"
+"""End of the name of a word's own file."""
 
 
 def slug(name: str) -> str:
@@ -96,11 +99,18 @@ class RunDir:
         """``NAME.safetensors``, or ``NAME-000400.safetensors`` for a step."""
         return self.path / f"{slug(name)}{'' if step is None else f'-{step:06d}'}.safetensors"
 
-    def numbered_exports(self, name: str) -> list[Path]:
-        """The adapter files of single steps, newest first."""
-        stem = slug(name)
-        pattern = re.compile(rf"{re.escape(stem)}-(\d{{6,}})\.safetensors")
-        found = {int(match[1]): file for file in self.path.iterdir() if (match := pattern.fullmatch(file.name))}
+    def embedding_file(self, name: str, step: int | None = None) -> Path:
+        """``NAME-embedding.safetensors``, or ``NAME-000400-embedding.safetensors`` for a step."""
+        adapter = self.export_file(name, step)
+        return adapter.with_name(f"{adapter.stem}{EMBEDDING}.safetensors")
+
+    def numbered_exports(self, name: str) -> list[list[Path]]:
+        """The files of single steps, an adapter's and an embedding's together, newest step first."""
+        pattern = re.compile(rf"{re.escape(slug(name))}-(\d{{6,}})({EMBEDDING})?\.safetensors")
+        found: dict[int, list[Path]] = {}
+        for file in self.path.iterdir():
+            if match := pattern.fullmatch(file.name):
+                found.setdefault(int(match[1]), []).append(file)
         return [found[step] for step in sorted(found, reverse=True)]
 
     def preview_file(self, step: int, index: int) -> Path:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from trainer import rng
 from trainer.config import Config
 from trainer.data import Cache, Dataset, Dealing, HeldOut, Loader, PixelEncoder, TextEncoder
 from trainer.data.cache import LatentStore, TextStore
+from trainer.embedding import Word, add_word
 from trainer.errors import InputError
 from trainer.memory import Resting, compile_blocks, prepare, resting_parts
 from trainer.models import Bundle
@@ -48,11 +49,29 @@ class Session:
     held: HeldOut | None = None
     """Pictures of the validation loss."""
     resting: Resting = field(default_factory=Resting)
+    word: Word | None = None
     step: int = 0
 
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Everything that is trained now, by name."""
+        return dict(self.adapters.named_parameters()) | (dict(self.word.named_parameters()) if self.word else {})
+
     def parameters(self) -> list[nn.Parameter]:
-        """Everything that is trained."""
-        return self.adapters.parameters()
+        """Everything that is trained now."""
+        return list(self.named_parameters().values())
+
+    @contextmanager
+    def at_strength(self, strength: float) -> Iterator[None]:
+        """Inside, the adapters act at ``strength``; at 0 the word has the vectors that it started from."""
+        words = self.word.vectors if self.word else None
+        if words is not None:
+            words.learnt = strength > 0
+        try:
+            with self.adapters.at(strength):
+                yield
+        finally:
+            if words is not None:
+                words.learnt = True
 
     def begin(self) -> None:
         """Before the first step: take the values of ``train.init_from``, averages too."""
@@ -85,6 +104,8 @@ def build_accelerator(config: Config) -> Accelerator:
 def add_adapters(config: Config, bundle: Bundle) -> tuple[AdapterSet, list[Target]]:
     """Adapters in the parts that are trained, started from the run's seed."""
     parts = bundle.components(config.train.unet, config.train.text_encoder)
+    if not parts:  # a word alone
+        return AdapterSet({}, {}), []
     targets = [target for target in resolve(parts, config.adapter) if bundle.is_read(target.name)]
     adapters = inject(parts, targets, rng.generator_for(config.train.seed, START))
     for part in parts.values():
@@ -113,7 +134,7 @@ def encode_ahead(
     """Encode what the cache lacks. Captions are encoded ahead only where the text encoder rests."""
     pixels = PixelEncoder(bundle.encode_pixels, bundle.fingerprint("vae"))
     latents = cache.latents(dataset, pixels, flip=flip)
-    if config.train.text_encoder:
+    if config.reads_captions_live:
         return latents, None
     stored = config.device.quantize + "-double" * config.device.double_quantize
     name = f"{bundle.fingerprint(*bundle.text_encoders)}-{config.model.dtype}-{stored}-{config.train.precision}"
@@ -144,13 +165,18 @@ def build_session(
     loader = build_loader(config, bundle, dataset, cache, accelerator)
     held = build_held_out(config, bundle, dataset, cache, accelerator)
     adapters, targets = add_adapters(config, bundle)
+    word = add_word(config, bundle)
     if config.train.gradient_checkpointing:
         bundle.enable_gradient_checkpointing()
     if config.device.compile:
         compile_blocks(bundle.unet, accelerator.device)
     resting = resting_parts(bundle, config, accelerator.device)
     resting.rest()
-    optimizer = accelerator.prepare_optimizer(build_optimizer(adapters, targets, config.optimizer))
+    groups = [word.group()] if word else []
+    optimizer = accelerator.prepare_optimizer(build_optimizer(adapters, targets, config.optimizer, groups))
     schedule = build_schedule(optimizer.optimizer, config.optimizer, config.train.steps)
-    ema = Ema(adapters.parameters(), config.train.ema) if config.train.ema else None
-    return Session(config, bundle, adapters, targets, dataset, loader, accelerator, optimizer, schedule, ema, held, resting)
+    trained = [*adapters.parameters(), *(word.vectors.parameters() if word else [])]
+    ema = Ema(trained, config.train.ema) if config.train.ema else None
+    return Session(
+        config, bundle, adapters, targets, dataset, loader, accelerator, optimizer, schedule, ema, held, resting, word
+    )

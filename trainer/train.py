@@ -16,6 +16,7 @@ from trainer.config import Config
 from trainer.data import Cache, Dataset, hold_out, scan
 from trainer.data.sources import labels
 from trainer.duration import settle_steps, steps_note
+from trainer.embedding import add_word, init_rows
 from trainer.errors import ExitCode, StoppedError
 from trainer.events import Event, Finished, Started, Warned
 from trainer.keeper import Keeper
@@ -56,7 +57,8 @@ def train(asked: Config, *, listener: Listener, dry_run: bool = False) -> Path:
         adapters, targets = add_adapters(config, bundle.to(accelerator.device))
         begin_from_file(config, adapters)
         parameter_groups(adapters, targets, config.optimizer)
-        plan = state_plan(config, bundle, dataset, targets, adapters, accelerator.num_processes)
+        word = add_word(config, bundle)  # before the plan, which counts the captions' tokens
+        plan = state_plan(config, bundle, dataset, targets, adapters, accelerator.num_processes).with_word(word, dataset)
         listener(Started(asdict(plan), 0))
         return Path(config.run.output) / config.run.name
     run = _create(asked, accelerator)
@@ -91,6 +93,7 @@ def _open_inputs(config: Config, accelerator: Accelerator) -> tuple[Config, Bund
     pictures = sum(not item.regularization for item in dataset.items)
     settled = settle_steps(config, pictures)
     bundle = load(config.model)
+    init_rows(config.embedding, bundle)
     bundle.notes += steps_note(config.train, settled.train.steps, pictures)
     return settled, bundle, dataset
 
@@ -151,6 +154,7 @@ class _Run:
             self.run.rewind_events(session.step)
         processes = self.accelerator.num_processes
         plan = state_plan(self.config, bundle, dataset, session.targets, session.adapters, processes)
+        plan = plan.with_word(session.word, dataset)
         self.emit(Started(asdict(plan), session.step))
         keeper.prompts = _prompts(self.config, dataset)
         if self.accelerator.is_main_process:

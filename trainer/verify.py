@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from morelora import AdapterSet, load
+from morelora import AdapterSet, EmbeddingSet, load
 from morelora.errors import MoreLoraError
 from morelora.formats.container import read
 from morelora.formats.names import is_sdxl, kohya
@@ -40,13 +40,16 @@ LayerOf = Callable[[str, Any], Any]
 """Layer name and frozen float64 layer -> the layer as the reader makes it, in float64; None where it has no adapter."""
 
 
-def verify(adapters: AdapterSet, path: Path, models: Mapping[str, nn.Module] | None = None) -> list[Verified]:
+def verify(
+    adapters: AdapterSet, path: Path, models: Mapping[str, nn.Module] | None = None, words: EmbeddingSet | None = None
+) -> list[Verified]:
     """One verdict for each installed reader: morelora itself, diffusers, lycoris-lora.
 
     Args:
         adapters: the adapters that were exported, in place in their models. Nothing of them is changed.
         path: the file.
         models: all components of the pipeline by name (``unet``, ``text_encoder``); default: those of ``adapters``.
+        words: the vectors that stand in the text encoders, if any; readers start without them.
 
     Returns:
         ``Verified.error`` is the largest ``||D_reader - D|| / ||D||`` over the layers, None where the reader cannot read
@@ -57,8 +60,8 @@ def verify(adapters: AdapterSet, path: Path, models: Mapping[str, nn.Module] | N
     """
     models = dict(adapters.models if models is None else models)
     devices = {layer.base.weight.device for layer in adapters.layers.values()}
-    with torch.random.fork_rng([device for device in devices if device.type == "cuda"]), torch.no_grad(), _quiet():
-        trials = [_open(name, adapters, path, models) for name, needs in NEEDS.items() if all(map(find_spec, needs))]
+    with torch.random.fork_rng([device for device in devices if device.type == "cuda"]), torch.no_grad(), quiet():
+        trials = [_open(name, path, twins(adapters, models, words)) for name in installed(NEEDS)]
         for name in adapters.layers:
             _compare(name, adapters, trials)
     ours = trials[0]
@@ -181,23 +184,34 @@ def _attempt(trial: Trial, action: Callable[[], T]) -> T | None:
     return None
 
 
-def _open(reader: str, adapters: AdapterSet, path: Path, models: Mapping[str, nn.Module]) -> Trial:
+def installed(needs: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The readers whose packages are here."""
+    return [name for name, packages in needs.items() if all(map(find_spec, packages))]
+
+
+def _open(reader: str, path: Path, models: dict[str, Any]) -> Trial:
     trial = Trial(reader, None)
-    trial.layer_of = _attempt(trial, lambda: READERS[reader](twins(adapters, models), path))
+    trial.layer_of = _attempt(trial, lambda: READERS[reader](models, path))
     return trial
 
 
-def twins(adapters: AdapterSet, models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """The models without these adapters, as separate modules that share the frozen tensors' memory."""
+def twins(adapters: AdapterSet, models: Mapping[str, nn.Module], words: EmbeddingSet | None = None) -> dict[str, Any]:
+    """The models without adapters and words, as separate modules that share the frozen tensors' memory.
+
+    With ``words`` the tokenizers as they were before stand beside them.
+    """
     memo: dict[int, object] = {}
     for model in models.values():
         for parameter in model.parameters():
             memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
         for buffer in model.buffers():
             memo[id(buffer)] = buffer.detach()
-    for layer in adapters.layers.values():
+    for layer in [*adapters.layers.values(), *(words.layers.values() if words else ())]:
         memo[id(layer)] = copy.deepcopy(layer.base, memo)
-    return {name: copy.deepcopy(model, memo).eval() for name, model in models.items()}
+    tokenizers = words.plain_tokenizers() if words else {}
+    return {name: copy.deepcopy(model, memo).eval() for name, model in models.items()} | {
+        name.replace("text_encoder", "tokenizer"): tokenizer for name, tokenizer in tokenizers.items()
+    }
 
 
 def _wide(layer: Any) -> Any:
@@ -270,7 +284,7 @@ def _limit(path: Path, adapters: AdapterSet) -> float:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No warnings or bars of other readers on the screen: what they cannot do is in the verdicts."""
     from diffusers.utils import logging
     from transformers.utils import logging as text_logging

@@ -13,6 +13,7 @@ from trainer.config.checkpoint import CheckpointConfig
 from trainer.config.checks import CHECKS
 from trainer.config.data import DataConfig
 from trainer.config.device import DeviceConfig
+from trainer.config.embedding import EmbeddingConfig
 from trainer.config.loss import LossConfig
 from trainer.config.model import ModelConfig
 from trainer.config.optimizer import OptimizerConfig
@@ -22,7 +23,8 @@ from trainer.config.train import TrainConfig
 from trainer.config.validation import ValidationConfig
 
 __all__ = [
-    "CheckpointConfig", "Config", "DataConfig", "DeviceConfig", "ExportConfig", "Level", "LossConfig", "ModelConfig",
+    "CheckpointConfig", "Config", "DataConfig", "DeviceConfig", "EmbeddingConfig", "ExportConfig", "Level", "LossConfig",
+    "ModelConfig",
     "OptimizerConfig", "Precision", "PreviewConfig", "RunConfig", "Section", "TrainConfig", "ValidationConfig", "setting",
 ]  # fmt: skip
 
@@ -34,6 +36,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     adapter: AdapterConfig = AdapterConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
     train: TrainConfig = TrainConfig()
     device: DeviceConfig = DeviceConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -42,6 +45,11 @@ class Config(Section):
     preview: PreviewConfig = PreviewConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     export: ExportConfig = ExportConfig()
+
+    @property
+    def reads_captions_live(self) -> bool:
+        """Whether what the text encoders give changes while the run trains: captions then cannot be encoded once."""
+        return self.train.text_encoder or self.embedding.vectors > 0
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Config:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from trainer.config.base import Section
+from trainer.config.embedding import stands_in
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -30,8 +31,28 @@ def _data(config: Config) -> Iterator[str]:
 
 
 def _train(config: Config) -> Iterator[str]:
+    if not (config.train.unet or config.train.text_encoder or config.embedding.vectors):
+        yield "train.unet, train.text_encoder and embedding.vectors are all off: nothing would be trained"
+
+
+def _embedding(config: Config) -> Iterator[str]:
+    embedding, trigger = config.embedding, config.data.trigger
+    if not embedding.vectors:
+        yield from _idle(embedding, "embedding", tuple(type(embedding).model_fields), "embedding.vectors = 0")
+        return
+    if not (embedding.token or trigger).strip():
+        yield "embedding.vectors needs a word: set data.trigger, which also puts it into the captions"
+    elif not stands_in(embedding.token or trigger, trigger):
+        yield f"embedding.token = {embedding.token!r} is not in data.trigger = {trigger!r}, so that no caption would have it"
     if not (config.train.unet or config.train.text_encoder):
-        yield "train.unet and train.text_encoder are both off: nothing would be trained"
+        if embedding.freeze_after < 1:
+            yield "embedding.freeze_after would leave nothing to train: it is for a word together with an adapter"
+        if embedding.bundle:
+            yield "embedding.bundle has no effect without an adapter: train.unet and train.text_encoder are both off"
+    if embedding.bundle and config.export.format == "diffusers":
+        yield "embedding.bundle: diffusers refuses a file with a word in it, so export.format = 'diffusers' needs it off"
+    if config.optimizer.name == "prodigy" and embedding.lr != config.optimizer.lr:
+        yield f"prodigy finds one rate for all: set embedding.lr = {config.optimizer.lr:g} (optimizer.lr), or use 'adamw'"
 
 
 def _optimizer(config: Config) -> Iterator[str]:
@@ -136,6 +157,7 @@ CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _data,
     _train,
     _device,
+    _embedding,
     _optimizer,
     _optimizer_name,
     _low_rank_rates,

@@ -40,5 +40,5 @@ def resting_parts(bundle: Bundle, config: Config, device: torch.device) -> Resti
     """What may rest while the denoiser trains: the VAE, and text encoders whose captions are cached."""
     if not config.device.offload or device.type == "cpu":
         return Resting(device)
-    texts = [] if config.train.text_encoder else list(bundle.text_encoders.values())
+    texts = [] if config.reads_captions_live else list(bundle.text_encoders.values())
     return Resting(device, [bundle.vae, *texts])

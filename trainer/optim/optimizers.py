@@ -73,9 +73,11 @@ OPTIMIZERS: dict[str, Kind] = {
 INSTEAD = f"use one of {', '.join(OPTIMIZERS)}, or another class"
 
 
-def build_optimizer(adapters: AdapterSet, targets: Iterable[Target], config: OptimizerConfig) -> Optimizer:
-    """The optimiser of ``config`` over the adapters. Raises ``InputError`` as ``make_optimizer``."""
-    return make_optimizer(parameter_groups(adapters, targets, config), config)
+def build_optimizer(
+    adapters: AdapterSet, targets: Iterable[Target], config: OptimizerConfig, more: Iterable[dict] = ()
+) -> Optimizer:
+    """The optimiser of ``config`` over the adapters and ``more`` groups. Raises ``InputError`` as ``make_optimizer``."""
+    return make_optimizer([*parameter_groups(adapters, targets, config), *more], config)
 
 
 def make_optimizer(groups: list[dict], config: OptimizerConfig) -> Optimizer:
