@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from morelora import AdapterSet, Target
 from trainer.config import Config
-from trainer.data import Dataset
+from trainer.data import Dataset, Dealing, Views, phrasing
+from trainer.data.epoch import notes as epoch_notes
 from trainer.embedding import Word
 from trainer.export import check
 from trainer.models import Bundle
@@ -72,7 +73,8 @@ def state_plan(
     """The plan of a run that is ready to start. Raises ``InputError`` where its file could not be written as asked."""
     report, steps = dataset.report, config.train.steps
     batch = config.train.batch_size * config.train.accumulation * processes
-    epochs = steps * batch / sum(dataset.repeats)
+    views, dealing = Views(dataset), Dealing.of(config)
+    epochs = steps * config.train.accumulation * processes / dealing.order(views).batches_per_epoch
     return Plan(
         name=config.run.name,
         base=bundle.path.name,
@@ -93,6 +95,9 @@ def state_plan(
         notes=[
             *bundle.notes,
             *report.notes,
+            *views.notes(),
+            *epoch_notes(views, dealing),
+            *phrasing.notes(dataset, config.reads_captions_live),
             *_cut_captions(bundle, dataset),
             *_unread_layers(config, bundle),
             *_consequences(config),
@@ -145,8 +150,6 @@ def _remarks(adapters: AdapterSet) -> list[str]:
 def _consequences(config: Config) -> list[str]:
     """Effects of the settings that a user may not expect."""
     notes = []
-    if not config.reads_captions_live:
-        notes.append("The text encoder is not trained: captions are encoded once.")
     if not config.train.unet and config.train.text_encoder:
         notes.append("The UNet is not trained: only the text encoder is.")
     if config.train.ema:

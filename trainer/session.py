@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +19,7 @@ from morelora.errors import FormatError
 from morelora.start import start_from
 from trainer import rng
 from trainer.config import Config
-from trainer.data import Cache, Dataset, Dealing, HeldOut, Loader, PixelEncoder, TextEncoder
-from trainer.data.cache import LatentStore, TextStore
+from trainer.data import Cache, Dataset, Dealing, Encoded, HeldOut, Loader, PixelEncoder, TextEncoder, Views, phrasing
 from trainer.embedding import Word, add_word
 from trainer.errors import InputError
 from trainer.memory import Resting, compile_blocks, prepare, resting_parts
@@ -129,31 +128,32 @@ def begin_from_file(config: Config, adapters: AdapterSet) -> None:
 
 
 def encode_ahead(
-    config: Config, bundle: Bundle, dataset: Dataset, cache: Cache, accelerator: Accelerator, flip: bool = False
-) -> tuple[LatentStore, TextStore | None]:
-    """Encode what the cache lacks. Captions are encoded ahead only where the text encoder rests."""
-    pixels = PixelEncoder(bundle.encode_pixels, bundle.fingerprint("vae"))
-    latents = cache.latents(dataset, pixels, flip=flip)
-    if config.reads_captions_live:
-        return latents, None
+    config: Config, bundle: Bundle, views: Views, texts: Sequence[str] | None, cache: Cache, accelerator: Accelerator
+) -> Encoded:
+    """Encode what the cache lacks. ``texts`` are encoded ahead only where they are known and the text encoder rests."""
+    latents = cache.latents(views, PixelEncoder(bundle.encode_pixels, bundle.fingerprint("vae")))
+    masks = cache.masks(views, latents)
+    if config.reads_captions_live or texts is None:
+        return Encoded(latents, masks, None)
     stored = config.device.quantize + "-double" * config.device.double_quantize
     name = f"{bundle.fingerprint(*bundle.text_encoders)}-{config.model.dtype}-{stored}-{config.train.precision}"
     encoder = TextEncoder(bundle.encode_text_ahead, name, bundle.max_length, config.model.clip_skip)
     with accelerator.autocast():  # as the loop would
-        return latents, cache.texts(dataset.prompts, encoder)
+        return Encoded(latents, masks, cache.texts(texts, encoder))
 
 
 def build_loader(config: Config, bundle: Bundle, dataset: Dataset, cache: Cache, accelerator: Accelerator) -> Loader:
     """Deals out batches of encoded pictures."""
-    team = Team.of(accelerator)
-    dealing = Dealing.of(config.data, config.train, team.world, team.rank)
-    return Loader(dataset, *encode_ahead(config, bundle, dataset, cache, accelerator, config.data.flip), dealing)
+    team, views = Team.of(accelerator), Views(dataset)
+    encoded = encode_ahead(config, bundle, views, phrasing.texts(dataset), cache, accelerator)
+    return Loader(views, encoded, Dealing.of(config, team.world, team.rank))
 
 
 def build_held_out(config: Config, bundle: Bundle, dataset: Dataset, cache: Cache, accelerator: Accelerator) -> HeldOut | None:
     """The encoded pictures of the validation loss, where there are any."""
-    held = dataset.validation
-    return HeldOut(held, *encode_ahead(config, bundle, held, cache, accelerator)) if held.items else None
+    views = Views(dataset.validation, plain=True)
+    texts = [item.caption for item in dataset.held_out]
+    return HeldOut(views, encode_ahead(config, bundle, views, texts, cache, accelerator)) if texts else None
 
 
 def build_session(
@@ -170,13 +170,11 @@ def build_session(
         bundle.enable_gradient_checkpointing()
     if config.device.compile:
         compile_blocks(bundle.unet, accelerator.device)
-    resting = resting_parts(bundle, config, accelerator.device)
+    resting = resting_parts(bundle, config, accelerator.device, texts_rest=not loader.encodes_in_the_loop)
     resting.rest()
     groups = [word.group()] if word else []
     optimizer = accelerator.prepare_optimizer(build_optimizer(adapters, targets, config.optimizer, groups))
     schedule = build_schedule(optimizer.optimizer, config.optimizer, config.train.steps)
     trained = [*adapters.parameters(), *(word.vectors.parameters() if word else [])]
     ema = Ema(trained, config.train.ema) if config.train.ema else None
-    return Session(
-        config, bundle, adapters, targets, dataset, loader, accelerator, optimizer, schedule, ema, held, resting, word
-    )
+    return Session(config, bundle, adapters, targets, dataset, loader, accelerator, optimizer, schedule, ema, held, resting, word)

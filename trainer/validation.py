@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from trainer import rng
-from trainer.conditioning import Frames, States
-from trainer.data.buckets import crop_offset
+from trainer.conditioning import States
 from trainer.data.holdout import HeldOut
+from trainer.data.views import View
 from trainer.diffusion.density import Density
 from trainer.diffusion.losses import squared_error
 from trainer.diffusion.noise import draw_noise, draw_timesteps
@@ -33,7 +33,7 @@ def measure(session: Session, held: HeldOut) -> Validated:
     accelerator, total = session.accelerator, len(session.bundle.schedule)
     sums = torch.zeros(2, BINS, device=accelerator.device)
     with untouched(session.bundle.unet, *session.bundle.text_encoders.values()):
-        for index in range(accelerator.process_index, len(held.dataset.items), accelerator.num_processes):
+        for index in range(accelerator.process_index, len(held.items), accelerator.num_processes):
             t, errors = _look(session, held, index)
             bins = one_hot(t * BINS // total, BINS).float()
             sums += torch.stack((errors @ bins, bins.sum(0)))
@@ -46,9 +46,10 @@ def measure(session: Session, held: HeldOut) -> Validated:
 
 def _look(session: Session, held: HeldOut, index: int) -> tuple[Tensor, Tensor]:
     """Timesteps and squared errors of one picture, ``(validation.timesteps,)`` each."""
-    item, bundle, device = held.dataset.items[index], session.bundle, session.accelerator.device
+    item, bundle, device = held.items[index], session.bundle, session.accelerator.device
+    view = View(index, item.bucket)
     count, size = session.config.validation.timesteps, session.config.train.batch_size
-    x0 = held.latents.get(index, mirrored=False)[0].expand(count, -1, -1, -1)
+    x0 = held.encoded.latents.get(view)[0].expand(count, -1, -1, -1)
     generator = rng.generator_for(SEED, int(item.sha256[:16], 16))
     t = draw_timesteps(count, Density(last=len(bundle.schedule) - 1), generator).to(device)
     x0, noise = x0.to(device), draw_noise(x0, generator).to(device)
@@ -56,13 +57,14 @@ def _look(session: Session, held: HeldOut, index: int) -> tuple[Tensor, Tensor]:
     predicted = []
     with session.accelerator.autocast():
         for part, times in zip(noisy.split(size), t.split(size), strict=True):
-            frames = Frames([item.size] * len(part), [crop_offset(item.size, item.bucket)] * len(part), item.bucket)
+            frames = held.views.frames([view] * len(part))
             predicted.append(bundle.predict(part, times, _states(session, held, [item.caption] * len(part)), frames))
     return t, squared_error(torch.cat(predicted), target)
 
 
 def _states(session: Session, held: HeldOut, captions: list[str]) -> States:
-    return session.bundle.encode_text(captions) if held.texts is None else held.texts.batch(captions)
+    texts = held.encoded.texts
+    return session.bundle.encode_text(captions) if texts is None else texts.batch(captions)
 
 
 def _name(place: int, total: int) -> str:

@@ -37,6 +37,10 @@ NUMBERS = [s for s in walk() if set(s.kinds) & {int, float} and bool not in s.ki
 SET_TOGETHER: dict[str, dict[str, Any]] = {
     "adapter.conv_rank": {"adapter": {"layers": "all"}},
     "adapter.conv_alpha": {"adapter": {"layers": "all"}},
+    "data.crops": {"data": {"crop": "random"}},
+    "data.crop_keep": {"data": {"crop": "random"}},
+    "data.color_variants": {"data": {"color_jitter": [0.1, 0.1, 0.1, 0.01]}},
+    "data.keep_tags": {"data": {"shuffle_tags": True}},
     "optimizer.warmup": {"train": {"steps": 10**6}},
     "loss.huber_delta": {"loss": {"kind": "huber"}},
     "loss.timestep_mean": {"loss": {"timesteps": "logit_normal"}},

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from tests.trainer import tiny
 from trainer import rng, settings, validation
+from trainer.data.views import View
 from trainer.diffusion.density import Density
 from trainer.diffusion.noise import draw_noise, draw_timesteps
 from trainer.errors import InputError
@@ -49,7 +50,7 @@ def by_hand(session: Session, timesteps: int) -> tuple[torch.Tensor, torch.Tenso
     ts, errors = [], []
     for index, item in enumerate(session.dataset.held_out):
         generator = rng.generator_for(validation.SEED, int(item.sha256[:16], 16))
-        x0 = session.held.latents.get(index, False)[0].repeat(timesteps, 1, 1, 1)
+        x0 = session.held.encoded.latents.get(View(index, item.bucket))[0].repeat(timesteps, 1, 1, 1)
         t = draw_timesteps(timesteps, Density(), generator)
         noise = draw_noise(x0, generator)
         states = session.bundle.encode_text([item.caption] * timesteps)
@@ -74,7 +75,7 @@ def test_neither_seed_nor_batch_size_nor_other_settings_of_the_loss_change_it(in
     other = session(
         inputs, tmp_path, train__seed=7, train__batch_size=3, loss__kind="huber", loss__timestep_min=900, adapter__dropout=0.5
     )
-    assert other.held.dataset.items == one.held.dataset.items
+    assert other.held.items == one.held.items
     assert validation.measure(other, other.held).loss == pytest.approx(validation.measure(one, one.held).loss, rel=1e-5)
 
 

@@ -13,6 +13,7 @@ from trainer.config.embedding import stands_in
 
 if TYPE_CHECKING:
     from trainer.config import Config
+    from trainer.config.showing import ShowingConfig
 
 
 def _data(config: Config) -> Iterator[str]:
@@ -28,6 +29,36 @@ def _data(config: Config) -> Iterator[str]:
             yield f"data.sources[{index}].mask_folder has no effect unless its mask = 'files'"
         if source.regularization and source.trigger:
             yield f"data.sources[{index}].trigger has no effect: regularization pictures are seen without the trigger"
+
+
+def _resolutions(config: Config) -> Iterator[str]:
+    data = config.data
+    if data.resolutions and data.resolution not in data.resolutions:
+        yield f"data.resolutions must name data.resolution = {data.resolution} too, the side of the previews"
+    if len(data.resolutions) == 1 or len(set(data.resolutions)) < len(data.resolutions):
+        yield "data.resolutions must be several different sides: leave it empty for data.resolution alone"
+    if wrong := [side for side in data.resolutions if not 32 <= side <= 4096]:
+        yield f"data.resolutions holds {wrong[0]}: sides are 32 to 4096 pixels"
+
+
+def _showing(config: Config) -> Iterator[str]:
+    data = config.data
+    for index, source in enumerate(data.sources):
+        yield from _shown(source.over(data), f"data.sources[{index}]")
+    if not data.sources:
+        yield from _shown(data, "data")
+
+
+def _shown(folder: ShowingConfig, name: str) -> Iterator[str]:
+    if folder.crop == "center":
+        yield from _idle(folder, name, ("crops", "crop_keep"), f"{name}.crop = 'center'")
+    strengths = folder.color_jitter
+    if strengths and (len(strengths) != 4 or min(strengths) < 0 or max(strengths[:3]) > 1 or strengths[3] > 0.5):
+        yield f"{name}.color_jitter needs four strengths: brightness, contrast and saturation up to 1, hue up to 0.5"
+    if not any(strengths):
+        yield from _idle(folder, name, ("color_variants", "color_jitter"), f"{name}.color_jitter changes nothing")
+    if not (folder.shuffle_tags or folder.tag_dropout):
+        yield from _idle(folder, name, ("keep_tags",), f"{name}.shuffle_tags = false and {name}.tag_dropout = 0")
 
 
 def _train(config: Config) -> Iterator[str]:
@@ -155,6 +186,8 @@ def _export(config: Config) -> Iterator[str]:
 
 CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _data,
+    _resolutions,
+    _showing,
     _train,
     _device,
     _embedding,

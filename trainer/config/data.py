@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from trainer.config.base import Section, setting, with_optional
+from trainer.config.showing import ShowingConfig
 
 MOST_REPEATS = 10000
 
@@ -16,12 +17,20 @@ class RunPictures(Section):
     resolution: int = setting(
         512, "Side of a square training picture; buckets keep about this area.", "basic", "pixels", ge=32, le=4096
     )
+    resolutions: tuple[int, ...] = setting(
+        (),
+        "Several resolutions, data.resolution among them: each picture is trained at all that it is large enough for.",
+    )
     bucket_step: int = setting(64, "Bucket sides are multiples of this.", unit="pixels", ge=8, le=512)
     upscale: bool = setting(False, "Enlarge pictures smaller than their bucket instead of making a smaller bucket.")
     background: str = setting("white", "Colour put under transparent pictures.")
+    partial_batches: Literal["smaller", "fill"] = setting(
+        "smaller",
+        "A bucket's last batch that its pictures cannot fill: run it smaller, or fill it with pictures seen again.",
+    )
 
 
-class FolderConfig(Section):
+class FolderConfig(ShowingConfig):
     """What may differ from folder to folder: a field here is a setting of the run that each source may override."""
 
     trigger: str = setting("", "Word that calls the style in a prompt; put before every caption that lacks it.", "basic")

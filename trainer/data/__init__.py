@@ -5,20 +5,24 @@
 
     dataset = scan(config.data, factor=8)
     cache = Cache(run.cache, notice=warn, should_stop=run.stop_requested, progress=show)
-    latents = cache.latents(dataset, PixelEncoder(encode, fingerprint), flip=config.data.flip)
-    texts = cache.texts(dataset.prompts, TextEncoder(encode, fingerprint, max_length=77, clip_skip=0))   # or None
-    loader = Loader(dataset, latents, texts, Dealing.of(config.data, config.train))
+    views = Views(dataset)
+    latents = cache.latents(views, PixelEncoder(encode, fingerprint))
+    texts = cache.texts(phrasing.texts(dataset), TextEncoder(encode, fingerprint, max_length=77, clip_skip=0))   # or None
+    loader = Loader(views, Encoded(latents, cache.masks(views, latents), texts), Dealing.of(config))
     batch = loader.batch(k)
 """
 
+from trainer.data import phrasing
 from trainer.data.cache import Cache, PixelEncoder, TextEncoder
+from trainer.data.encoded import Encoded
 from trainer.data.holdout import HeldOut, hold_out
 from trainer.data.items import Dataset, Item, Report
 from trainer.data.loader import Batch, Dealing, Loader
 from trainer.data.scan import scan
 from trainer.data.sources import Source
+from trainer.data.views import Views
 
 __all__ = [
-    "Batch", "Cache", "Dataset", "Dealing", "HeldOut", "Item", "Loader", "PixelEncoder", "Report", "Source", "TextEncoder",
-    "hold_out", "scan",
+    "Batch", "Cache", "Dataset", "Dealing", "Encoded", "HeldOut", "Item", "Loader", "PixelEncoder", "Report", "Source",
+    "TextEncoder", "Views", "hold_out", "phrasing", "scan",
 ]  # fmt: skip

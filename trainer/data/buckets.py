@@ -7,12 +7,15 @@ the largest such size that fits into it instead. The picture is then scaled to c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
 from trainer.conditioning import Size
 from trainer.errors import InputError
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom of a part of a picture, in its pixels."""
 
 MAX_ASPECT = 3
 """Longer side over shorter side; beyond it a picture is cropped, since base models draw badly there."""
@@ -52,6 +55,12 @@ def choose(size: Size, resolution: int, step: int, upscale: bool) -> Size:
     return smaller
 
 
+def choose_others(size: Size, first: Size, resolutions: Sequence[int], step: int, upscale: bool) -> tuple[Size, ...]:
+    """The buckets of further resolutions, beside ``first``: those that do not enlarge the picture, unless that is allowed."""
+    nearest = [min(regular(side, step), key=lambda candidate: _rank(size, candidate)) for side in resolutions]
+    return tuple(dict.fromkeys(bucket for bucket in nearest if bucket != first and (upscale or fits(bucket, size))))
+
+
 def fits(bucket: Size, size: Size) -> bool:
     """Whether a picture of ``size`` covers ``bucket`` without being enlarged."""
     return bucket[0] <= size[0] and bucket[1] <= size[1]
@@ -62,20 +71,13 @@ def kept(size: Size, bucket: Size) -> float:
     return float(1 / _mismatch(size, bucket))
 
 
-def crop_box(size: Size, bucket: Size) -> tuple[float, float, float, float]:
+def crop_box(size: Size, bucket: Size) -> Box:
     """Left, top, right, bottom of the part of the picture that becomes the bucket: the largest centred one of its aspect."""
     width, height = size
     inner_width = min(float(width), height * bucket[0] / bucket[1])
     inner_height = min(float(height), width * bucket[1] / bucket[0])
     left, top = (width - inner_width) / 2, (height - inner_height) / 2
     return left, top, width - left, height - top
-
-
-def crop_offset(size: Size, bucket: Size) -> Size:
-    """Left, top of the bucket in the picture once that is scaled to cover it, in whole pixels."""
-    left, top, right, _ = crop_box(size, bucket)
-    scale = bucket[0] / (right - left)
-    return round(left * scale), round(top * scale)
 
 
 def _usual(size: Size) -> bool:

@@ -18,18 +18,24 @@ import torch
 from torch import Tensor
 
 from trainer.conditioning import States
+from trainer.data import masks
+from trainer.data.areas import area_means
 from trainer.data.buckets import Size
+from trainer.data.encoded import LatentStore, MaskStore, TextStore, own, pack
 from trainer.data.entries import Entries, Entry, key_of, sweep
-from trainer.data.images import Pixels, decode, fit, to_tensor
-from trainer.data.items import Dataset, Item
+from trainer.data.images import Pixels, decode, to_tensor
+from trainer.data.items import Item
 from trainer.data.problems import Unusable, shown
+from trainer.data.views import View, Views
 from trainer.errors import ExitCode, InputError, NonFiniteError, StoppedError
 from trainer.team import Team
 
 Payload = TypeVar("Payload")
 
-TRANSFORM = "lanczos cover, centre crop, 1"
-"""Part of every latent's key: change it whenever ``images.decode`` or ``images.fit`` gives other pixels."""
+TRANSFORM = "lanczos, 2"
+"""Part of every latent's key: change it whenever ``images.decode`` or ``Views.pixels`` gives other pixels."""
+MASKING = "area means, 1"
+"""The same of every mask's key."""
 
 
 @dataclass(frozen=True)
@@ -67,30 +73,6 @@ class _Job(Generic[Payload]):
     payload: Payload
 
 
-class LatentStore:
-    """Posterior mean and standard deviation of every item, upright and (where asked for) mirrored."""
-
-    def __init__(self, entries: Entries, keys: dict[tuple[int, bool], str]) -> None:
-        self._entries, self._keys = entries, keys
-
-    def get(self, item: int, mirrored: bool) -> tuple[Tensor, Tensor]:
-        """``(mean, std)`` of one item, each [C, h, w], float32."""
-        entry = self._entries.get(self._keys[item, mirrored])
-        return entry["mean"], entry["std"]
-
-
-class TextStore:
-    """States of every text that was asked for."""
-
-    def __init__(self, entries: Entries, keys: dict[str, str]) -> None:
-        self._entries, self._keys = entries, keys
-
-    def batch(self, texts: Sequence[str]) -> States:
-        """States of the texts with the batch first, in the form that the encoder gave: a tensor or a tuple."""
-        found = [self._entries.get(self._keys[text]) for text in texts]
-        return _unpack({name: torch.stack([entry[name] for entry in found]) for name in found[0]})
-
-
 class Cache:
     """A folder of entries, which runs may share.
 
@@ -111,30 +93,53 @@ class Cache:
         self._notice, self._should_stop, self._progress = notice, should_stop, progress
         sweep(folder)
 
-    def latents(self, dataset: Dataset, encoder: PixelEncoder, flip: bool, batch_size: int = 1) -> LatentStore:
-        """Every picture's posterior; only what the folder lacks is encoded.
+    def latents(self, views: Views, encoder: PixelEncoder, batch_size: int = 1) -> LatentStore:
+        """Every view's posterior; only what the folder lacks is encoded.
 
         Raises ``NonFiniteError`` naming the picture, ``InputError`` where a picture changed since the scan,
         ``DiskError`` where an entry cannot be written, ``StoppedError`` where ``should_stop()``.
         """
-        keys, jobs = {}, []
-        for index, item in enumerate(dataset.items):
-            for mirrored in (False, True)[: 1 + flip]:
-                key = key_of(item.sha256, item.bucket, mirrored, TRANSFORM, encoder.fingerprint)
-                keys[index, mirrored] = key
-                jobs.append(_Job(key, f"the latents of {shown(item.path.name)}", item.bucket, index, (item, mirrored)))
+        items, keys, jobs = views.dataset.items, {}, []
+        for view in views.all():
+            keys[view] = key_of(*views.identity(view), TRANSFORM, encoder.fingerprint)
+            label = f"the latents of {shown(items[view.item].path.name)}"
+            jobs.append(_Job(keys[view], label, view.bucket, view.item, view))
 
-        # a picture and its mirror image follow each other: one decoding serves both
-        fitted = lru_cache(maxsize=1)(lambda item: _fitted(item, dataset.background))
+        # views of one picture follow each other: one decoding serves them all
+        decoded = lru_cache(maxsize=1)(lambda index: _decoded(items[index], views.dataset.background))
 
-        def encode(wanted: Sequence[tuple[Item, bool]]) -> list[Entry]:
-            pixels = torch.stack([to_tensor(fitted(item), mirrored) for item, mirrored in wanted])
-            mean, std = (part.float() for part in encoder.encode(pixels))
-            return [{"mean": _own(mean[row]), "std": _own(std[row])} for row in range(len(wanted))]
+        def encode(wanted: Sequence[View]) -> list[Entry]:
+            pixels = [to_tensor(views.pixels(view, decoded(view.item)), view.mirrored) for view in wanted]
+            mean, std = (part.float() for part in encoder.encode(torch.stack(pixels)))
+            return [{"mean": own(mean[row]), "std": own(std[row])} for row in range(len(wanted))]
 
         entries = Entries(self._folder, "latents")
         self._fill(entries, jobs, encode, batch_size)
         return LatentStore(entries, keys)
+
+    def masks(self, views: Views, latents: LatentStore) -> MaskStore | None:
+        """The masks of the views at the size of their latents, or None where no picture has one. Raises as ``latents``.
+
+        A mask is the same for every colouring, and that of a mirrored view is mirrored when it is asked for.
+        """
+        items, keys, jobs = views.dataset.items, {}, []
+        for view in views.all():
+            item = items[view.item]
+            if item.mask is not None and not (view.colour or view.mirrored):
+                height, width = latents.get(view)[0].shape[-2:]
+                keys[view] = key_of(item.mask_sha256, views.box(view), (width, height), MASKING)
+                jobs.append(_Job(keys[view], f"the mask of {shown(item.path.name)}", (width, height), view.item, view))
+
+        loaded = lru_cache(maxsize=1)(lambda index: _mask(items[index]))
+
+        def encode(wanted: Sequence[View]) -> list[Entry]:
+            (view,) = wanted
+            cells = next(job.shape for job in jobs if job.payload is view)
+            return [{"mask": torch.from_numpy(area_means(loaded(view.item), views.box(view), cells)[None] / 255)}]
+
+        entries = Entries(self._folder, "mask")
+        self._fill(entries, jobs, encode, batch_size=1)
+        return MaskStore(entries, keys) if keys else None
 
     def texts(self, texts: Sequence[str], encoder: TextEncoder, batch_size: int = 1) -> TextStore:
         """States of every text; only what the folder lacks is encoded. Raises as ``latents``."""
@@ -144,7 +149,7 @@ class Cache:
 
         def encode(wanted: Sequence[str]) -> list[Entry]:
             states = encoder.encode(list(wanted))
-            return [_pack(states, row) for row in range(len(wanted))]
+            return [pack(states, row) for row in range(len(wanted))]
 
         entries = Entries(self._folder, "text")
         self._fill(entries, jobs, encode, batch_size)
@@ -209,37 +214,34 @@ def _batches(jobs: Sequence[_Job[Payload]], batch_size: int) -> Iterator[list[_J
         yield from (group[start : start + batch_size] for start in range(0, len(group), batch_size))
 
 
-def _fitted(item: Item, background: tuple[int, int, int]) -> Pixels:
-    """The picture at its bucket's size. Raises ``InputError`` where the file is no longer what was scanned."""
+def _decoded(item: Item, background: tuple[int, int, int]) -> Pixels:
+    """The picture. Raises ``InputError`` where the file is no longer what was scanned."""
     try:
         decoded = decode(item.path, background)
     except (Unusable, OSError) as error:
-        raise _changed(item) from error
+        raise _changed(item.path) from error
     if decoded.sha256 != item.sha256:
-        raise _changed(item)
-    return fit(decoded.pixels, item.bucket)
+        raise _changed(item.path)
+    return decoded.pixels
 
 
-def _changed(item: Item) -> InputError:
-    return InputError(f"{item.path} changed while the run was starting", "start again, and leave the folder alone meanwhile")
+def _mask(item: Item) -> masks.Mask:
+    """The picture's mask at the picture's size. Raises ``InputError`` where it is no longer what was scanned."""
+    assert item.mask is not None
+    try:
+        values = masks.load(item.path, item.mask, item.size)
+    except (Unusable, OSError) as error:
+        raise _changed(item.mask) from error
+    if masks.sha256(values) != item.mask_sha256:
+        raise _changed(item.mask)
+    return values
+
+
+def _changed(file: Path) -> InputError:
+    return InputError(f"{file} changed while the run was starting", "start again, and leave the folder alone meanwhile")
 
 
 def _check_finite(label: str, entry: Entry) -> None:
     if not all(torch.isfinite(tensor).all() for tensor in entry.values()):
         fix = "hold the base model in fp32 (model.dtype = fp32), and check that its files are sound"
         raise NonFiniteError(f"{label} are not finite (NaN or infinite)", fix, "No picture is lost; nothing was trained.")
-
-
-def _pack(states: States, row: int) -> Entry:
-    """One text's states as named tensors: ``states`` alone, or ``00``, ``01`` ... for a tuple."""
-    named = {"states": states} if isinstance(states, Tensor) else {f"{i:02d}": part for i, part in enumerate(states)}
-    return {name: _own(part[row]) for name, part in named.items()}
-
-
-def _own(part: Tensor) -> Tensor:
-    """A contiguous copy on the CPU, as a file wants it, that does not keep the whole batch alive."""
-    return part.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def _unpack(entry: Entry) -> States:
-    return entry["states"] if "states" in entry else tuple(entry[name] for name in sorted(entry))

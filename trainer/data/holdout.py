@@ -8,21 +8,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainer.config import DataConfig, ValidationConfig
-from trainer.data.cache import LatentStore, TextStore
+from trainer.data.encoded import Encoded
 from trainer.data.items import Dataset, Item
 from trainer.data.problems import count, some
 from trainer.data.scan import scan
 from trainer.data.sources import Source
+from trainer.data.views import Views
 from trainer.errors import InputError
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out pictures, encoded. ``texts`` is None where the text encoder runs in the loop."""
+    """The held-out pictures, encoded."""
 
-    dataset: Dataset
-    latents: LatentStore
-    texts: TextStore | None
+    views: Views
+    encoded: Encoded
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return self.views.dataset.items
 
 
 def hold_out(dataset: Dataset, validation: ValidationConfig, data: DataConfig, factor: int = 8) -> Dataset:

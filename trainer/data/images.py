@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from trainer.data.buckets import Size, crop_box
+from trainer.data.buckets import Box, Size, crop_box
 from trainer.data.formats import candidates, reads_heif
 from trainer.data.problems import Unusable
 from trainer.errors import InputError
@@ -117,10 +117,10 @@ def decode(path: Path, background: tuple[int, int, int]) -> Decoded:
     return Decoded(pixels, alpha, frozenset(remarks))
 
 
-def fit(pixels: Pixels, bucket: Size) -> Pixels:
-    """Scale (Lanczos) to cover ``bucket`` and crop at the centre, in one resampling."""
+def fit(pixels: Pixels, bucket: Size, box: Box | None = None) -> Pixels:
+    """Crop to ``box``, or to the largest centred part of the bucket's aspect, and scale to ``bucket`` (Lanczos) at once."""
     size = pixels.shape[1], pixels.shape[0]
-    resized = Image.fromarray(pixels).resize(bucket, Image.Resampling.LANCZOS, box=crop_box(size, bucket))
+    resized = Image.fromarray(pixels).resize(bucket, Image.Resampling.LANCZOS, box=box or crop_box(size, bucket))
     return np.array(resized)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from trainer.data import tags, wildcards
 from trainer.data.buckets import Size
 from trainer.data.sources import Source, namer
 
@@ -28,6 +30,9 @@ class Item:
     sha256: str
     """Of the size and the upright RGB pixels on ``data.background``: equal pictures have equal hashes."""
     bucket: Size
+    """That of ``data.resolution``."""
+    more_buckets: tuple[Size, ...] = ()
+    """Those of the other ``data.resolutions`` that the picture is large enough for."""
     source: int = 0
     """Index into ``Dataset.sources``."""
     caption_file: Path | None = None
@@ -45,9 +50,14 @@ class Item:
         return self.width, self.height
 
     @property
+    def buckets(self) -> tuple[Size, ...]:
+        """Every size that the picture is trained at."""
+        return self.bucket, *self.more_buckets
+
+    @property
     def caption(self) -> str:
-        """The first caption, where one must stand for all."""
-        return self.captions[0]
+        """One text of the first caption, where one must stand for all."""
+        return tags.whole(wildcards.expand(self.captions[0], random.Random(0)))  # noqa: S311
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,8 @@ class Dataset:
     background: tuple[int, int, int]
     """Colour under transparent pictures."""
     notes: tuple[str, ...]
+    sizes: int = 1
+    """Resolutions that pictures may be trained at."""
     held_out: tuple[Item, ...] = ()
     """Pictures of the validation loss: never trained on, and not among ``items``."""
 
@@ -85,7 +97,7 @@ class Dataset:
     def report(self) -> Report:
         """Counts and notes for the plan."""
         captions = Counter(item.caption_source for item in self.items)
-        buckets = Counter(item.bucket for item in self.items)
+        buckets = Counter(bucket for item in self.items for bucket in item.buckets)
         named = {f"{width}x{height}": number for (width, height), number in sorted(buckets.items())}
         return Report(len(self.items), dict(captions), named, dropped=0, notes=list(self.notes))
 
@@ -99,15 +111,10 @@ class Dataset:
         return tuple(self.sources[item.source].settings.repeats for item in self.items)
 
     @property
-    def prompts(self) -> tuple[str, ...]:
-        """Every distinct text that training can ask for: the empty one (caption dropout) and the captions."""
-        return tuple(dict.fromkeys(["", *(caption for item in self.items for caption in item.captions)]))
-
-    @property
     def fingerprint(self) -> str:
         """sha256 over what is trained on, in order: equal for equal training data, wherever it lies."""
         content = [
-            (item.sha256, item.mask_sha256, item.captions, item.bucket, repeats, item.regularization, item.loss_weight)
+            (item.sha256, item.mask_sha256, item.captions, item.buckets, repeats, item.regularization, item.loss_weight)
             for item, repeats in zip(self.items, self.repeats, strict=True)
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -9,29 +9,33 @@ import torch
 from torch import Tensor
 
 from trainer.conditioning import Frames, States
-from trainer.config import DataConfig, TrainConfig
-from trainer.data import buckets
-from trainer.data.cache import LatentStore, TextStore
-from trainer.data.items import Dataset
+from trainer.config import Config
+from trainer.data.encoded import Encoded
 from trainer.data.order import Order, generator
+from trainer.data.phrasing import phrase
+from trainer.data.views import View, Views
 
 
 @dataclass(frozen=True)
 class Dealing:
-    """How pictures are dealt out. ``world`` processes take turns; this is number ``rank``."""
+    """How shots are put into batches. ``world`` processes take turns; this is number ``rank``."""
 
     seed: int
     batch_size: int = 1
-    repeats: int = 1
-    flip: bool = False
-    caption_dropout: float = 0.0
+    fill: bool = False
     world: int = 1
     rank: int = 0
 
     @classmethod
-    def of(cls, data: DataConfig, train: TrainConfig, world: int = 1, rank: int = 0) -> Dealing:
+    def of(cls, config: Config, world: int = 1, rank: int = 0) -> Dealing:
         """From the settings."""
-        return cls(train.seed, train.batch_size, data.repeats, data.flip, data.caption_dropout, world, rank)
+        fill = config.data.partial_batches == "fill"
+        return cls(config.train.seed, config.train.batch_size, fill, world, rank)
+
+    def order(self, views: Views) -> Order:
+        """Which shots make which batch: each comes as often in an epoch as its folder's pictures are repeated."""
+        shots, repeats = views.shots, views.dataset.repeats
+        return Order([s.bucket for s in shots], self.batch_size, [repeats[s.item] for s in shots], self.seed, self.fill)
 
 
 @dataclass(frozen=True)
@@ -41,26 +45,37 @@ class Batch:
     latents: Tensor
     """[B, C, h, w], float32, on the CPU: mean + std * eps in the encoder's own scale (not times ``scaling_factor``)."""
     captions: list[str]
-    """After caption dropout, which leaves an empty text."""
+    """The texts that are used: drawn, shuffled, and empty where caption dropout struck."""
     text_states: States | None
     """States of ``captions`` with the batch first; None where the text encoder runs in the loop."""
     items: list[int]
     """Indices into ``dataset.items``."""
-    mirrored: list[bool]
+    views: list[View]
+    """What of each picture is seen: its size, crop and colouring, and whether it is mirrored."""
     frames: Frames
-    """Where each picture was cut from; a centred cut is the same for a mirrored picture."""
+    """Where each picture was cut from."""
     epoch: int
     number: int
     """Of the batch in the endless row of all batches, over all processes: what is random in it depends on nothing else."""
+    weights: Tensor
+    """[B], float32: the weight of each picture's folder in the loss."""
+    regularization: list[bool]
+    """Which pictures are of the class, not of the subject."""
+    masks: Tensor | None = None
+    """[B, 1, h, w] in 0..1: how much each latent counts; None where no picture of the data set has a mask."""
 
 
 class Loader:
-    """Deals out a dataset. Every item is seen exactly ``repeats`` times in an epoch; no batch mixes buckets."""
+    """Deals out a data set. Every shot is seen exactly its ``repeats`` times in an epoch; no batch mixes buckets."""
 
-    def __init__(self, dataset: Dataset, latents: LatentStore, texts: TextStore | None, dealing: Dealing) -> None:
-        self._dataset, self._latents, self._texts, self._dealing = dataset, latents, texts, dealing
-        sizes = [item.bucket for item in dataset.items]
-        self._order = Order(sizes, dealing.batch_size, dealing.repeats, dealing.seed)
+    def __init__(self, views: Views, encoded: Encoded, dealing: Dealing) -> None:
+        self._views, self._encoded, self._dealing = views, encoded, dealing
+        self._shots, self._order = views.shots, dealing.order(views)
+
+    @property
+    def encodes_in_the_loop(self) -> bool:
+        """Whether captions are given to the text encoder when they are drawn."""
+        return self._encoded.texts is None
 
     @property
     def batches_per_epoch(self) -> int:
@@ -83,28 +98,27 @@ class Loader:
     def batch(self, k: int) -> Batch:
         """The batch of micro step ``k`` (from 0) in this process: a pure function of seed, k, world and rank."""
         number = k * self._dealing.world + self._dealing.rank
-        indices = self._order.batch(number)
         draw = generator(self._dealing.seed, "batch", number)
-        mirrored = [draw.random() < self._dealing.flip / 2 for _ in indices]
-        items = [self._dataset.items[index] for index in indices]
-        captions = ["" if draw.random() < self._dealing.caption_dropout else item.caption for item in items]
+        views = [self._views.draw(self._shots[shot], draw) for shot in self._order.batch(number)]
+        items = [self._views.dataset.items[view.item] for view in views]
+        captions = [phrase(item, self._views.settings(view.item), draw) for item, view in zip(items, views, strict=True)]
+        latents = self._sample(views, draw.getrandbits(63))
+        texts, masks = self._encoded.texts, self._encoded.masks
         return Batch(
-            latents=self._sample(indices, mirrored, draw.getrandbits(63)),
+            latents=latents,
             captions=captions,
-            text_states=None if self._texts is None else self._texts.batch(captions),
-            items=list(indices),
-            mirrored=mirrored,
-            frames=Frames(
-                original=[item.size for item in items],
-                crops=[buckets.crop_offset(item.size, item.bucket) for item in items],
-                target=items[0].bucket,
-            ),
+            text_states=None if texts is None else texts.batch(captions),
+            items=[view.item for view in views],
+            views=views,
+            frames=self._views.frames(views),
             epoch=number // self.batches_per_epoch,
             number=number,
+            weights=torch.tensor([item.loss_weight for item in items]),
+            regularization=[item.regularization for item in items],
+            masks=None if masks is None else torch.stack([masks.get(view, latents.shape[2:]) for view in views]),
         )
 
-    def _sample(self, indices: Sequence[int], mirrored: Sequence[bool], seed: int) -> Tensor:
-        """A draw from each picture's posterior: ``mean + std * eps``."""
-        pairs = [self._latents.get(index, flipped) for index, flipped in zip(indices, mirrored, strict=True)]
-        mean, std = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+    def _sample(self, views: Sequence[View], seed: int) -> Tensor:
+        """A draw from each view's posterior: ``mean + std * eps``."""
+        mean, std = (torch.stack(parts) for parts in zip(*map(self._encoded.latents.get, views), strict=True))
         return mean + std * torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -80,4 +79,4 @@ def _look(wanted: Wanted, background: tuple[int, int, int]) -> Look | tuple[Path
     except Unusable as error:
         return mask, str(error)
     remarks |= frozenset() if values.any() else {BLACK_MASK}
-    return Look(wanted.path, decoded.size, decoded.sha256, mask, hashlib.sha256(values.tobytes()).hexdigest(), remarks)
+    return Look(wanted.path, decoded.size, decoded.sha256, mask, masks.sha256(values), remarks)

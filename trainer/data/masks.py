@@ -6,6 +6,7 @@ folder ``masks`` or ``mask`` beside it, or in ``data.mask_folder``.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -79,6 +80,11 @@ def load(picture: Path, mask: Path, size: Size) -> Mask:
     if abs(values.width * size[1] - values.height * size[0]) > TOLERANCE * values.height * size[0]:
         raise Unusable(f"is {values.width}x{values.height}, another shape than its picture of {size[0]}x{size[1]}")
     return np.asarray(values if values.size == size else values.resize(size, Image.Resampling.BILINEAR))
+
+
+def sha256(mask: Mask) -> str:
+    """The identity of a mask."""
+    return hashlib.sha256(mask.tobytes()).hexdigest()
 
 
 def _owner(file: Path) -> Key | None:

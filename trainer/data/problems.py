@@ -24,8 +24,9 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def count(number: int, thing: str) -> str:
-    """``1 picture``, ``2 pictures``."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+    """``1 picture``, ``2 pictures``, ``2 batches``."""
+    ending = "" if number == 1 else "es" if thing.endswith("ch") else "s"
+    return f"{number} {thing}{ending}"
 
 
 def listing(lines: Sequence[str]) -> str:

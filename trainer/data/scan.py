@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from trainer.config import DataConfig
@@ -34,7 +35,8 @@ def scan(
     Raises ``InputError`` for a folder, picture or caption that cannot be used, ``StoppedError`` when ``should_stop()``.
     """
     background = images.colour(config.background)
-    buckets.check(config.resolution, config.bucket_step, factor)
+    for side in {config.resolution, *config.resolutions}:
+        buckets.check(side, config.bucket_step, factor)
     folders = read_folders(sources_of(config) if sources is None else sources)
     sources = [folder.source for folder in folders]
     name = namer(sources)
@@ -43,11 +45,13 @@ def scan(
     texts = [text for folder in folders for text in _captions(folder, unusable)]
     if unusable:
         raise _broken(sources, unusable, name)
+    sides = [side for side in config.resolutions if side != config.resolution]
     homes = [index for index, folder in enumerate(folders) for _ in folder.pictures]
     items = [
         _item(look, text, bucket, (home, sources[home]))
         for look, text, bucket, home in zip(looks, texts, _buckets(looks, config, name), homes, strict=True)
     ]
+    items = [replace(item, more_buckets=_others(item, sides, config)) for item in items]
     _check_masks(items, sources)
     noted = [
         *(note for folder in folders for note in folder.notes),
@@ -57,7 +61,7 @@ def scan(
         *notes.mask_notes(items, sources, name),
         *notes.size_notes(items, config, name),
     ]
-    return Dataset(tuple(items), tuple(sources), background, tuple(noted))
+    return Dataset(tuple(items), tuple(sources), background, tuple(noted), sizes=1 + len(sides))
 
 
 def _wanted(folders: Sequence[Folder]) -> Iterator[Wanted]:
@@ -93,6 +97,10 @@ def _item(look: Look, text: Caption, bucket: Size, home: tuple[int, Source]) -> 
         regularization=source.regularization,
         loss_weight=source.loss_weight,
     )
+
+
+def _others(item: Item, sides: Sequence[int], config: DataConfig) -> tuple[Size, ...]:
+    return buckets.choose_others(item.size, item.bucket, sides, config.bucket_step, config.upscale)
 
 
 def _broken(sources: Sequence[Source], unusable: Unusables, name: notes.Name) -> InputError:

@@ -36,9 +36,9 @@ def prepare(bundle: Bundle, config: DeviceConfig, device: torch.device, notice: 
     set_attention(bundle.unet, config.attention, device, notice)
 
 
-def resting_parts(bundle: Bundle, config: Config, device: torch.device) -> Resting:
+def resting_parts(bundle: Bundle, config: Config, device: torch.device, texts_rest: bool) -> Resting:
     """What may rest while the denoiser trains: the VAE, and text encoders whose captions are cached."""
     if not config.device.offload or device.type == "cpu":
         return Resting(device)
-    texts = [] if config.reads_captions_live else list(bundle.text_encoders.values())
+    texts = list(bundle.text_encoders.values()) if texts_rest else []
     return Resting(device, [bundle.vae, *texts])

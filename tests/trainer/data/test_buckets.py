@@ -113,11 +113,12 @@ def test_the_crop_is_centred_of_the_buckets_aspect_and_the_largest(width, height
     assert buckets.kept((width, height), bucket) == pytest.approx(share)
 
 
-def test_crop_offset_is_in_pixels_of_the_resized_picture():
-    # 400x200 covers 64x64 at 128x64, of which 32 columns go on either side
-    assert buckets.crop_offset((400, 200), (64, 64)) == (32, 0)
-    assert buckets.crop_offset((200, 400), (64, 64)) == (0, 32)
-    assert buckets.crop_offset((64, 64), (64, 64)) == (0, 0)
+def test_further_resolutions_are_those_that_enlarge_nothing():
+    others = [512, 768, 1024]
+    assert buckets.choose_others((3000, 3000), (512, 512), others, 64, upscale=False) == ((768, 768), (1024, 1024))
+    assert buckets.choose_others((800, 800), (512, 512), others, 64, upscale=False) == ((768, 768),)
+    assert buckets.choose_others((800, 800), (512, 512), others, 64, upscale=True) == ((768, 768), (1024, 1024))
+    assert buckets.choose_others((300, 300), (256, 256), others, 64, upscale=False) == ()
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from tests.trainer.data.pictures import CountingPixels, CountingTexts, blocks, code_points, save, settings
-from trainer.data import Cache, PixelEncoder, scan
+from trainer.data import Cache, PixelEncoder, Views, scan
 from trainer.data.entries import Entries
 from trainer.data.images import decode, fit, to_tensor
+from trainer.data.views import View
 from trainer.errors import DiskError, ExitCode, InputError, NonFiniteError, StoppedError
 from trainer.team import Team
 
@@ -23,17 +24,25 @@ def folder(tmp_path):
     return tmp_path / "pictures"
 
 
-def encoded(folder, cache, flip=False, fingerprint="vae-1", **options) -> int:
+def encoded(folder, cache, fingerprint="vae-1", **options) -> int:
     """How many pictures had to be encoded."""
     counting = CountingPixels(fingerprint)
-    Cache(cache).latents(scan(settings(folder, **options)), counting.encoder, flip)
+    Cache(cache).latents(views(folder, **options), counting.encoder)
     return len(counting.seen)
 
 
+def views(folder, **options) -> Views:
+    return Views(scan(settings(folder, **options)))
+
+
+def view(dataset, index, mirrored=False) -> View:
+    return View(index, dataset.items[index].bucket, mirrored=mirrored)
+
+
 def test_the_encoder_sees_the_picture_at_its_bucket_and_the_store_gives_back_what_it_gave(folder, tmp_path):
-    dataset, counting = scan(settings(folder)), CountingPixels()
-    store = Cache(tmp_path / "cache").latents(dataset, counting.encoder, flip=True)
-    again = Cache(tmp_path / "cache").latents(dataset, CountingPixels().encoder, flip=True)
+    dataset, counting = scan(settings(folder, flip=True)), CountingPixels()
+    store = Cache(tmp_path / "cache").latents(Views(dataset), counting.encoder)
+    again = Cache(tmp_path / "cache").latents(Views(dataset), CountingPixels().encoder)
     assert counting.batches == [1] * 6
     for index, item in enumerate(dataset.items):
         pixels = fit(decode(item.path, dataset.background).pixels, item.bucket)
@@ -41,15 +50,15 @@ def test_the_encoder_sees_the_picture_at_its_bucket_and_the_store_gives_back_wha
             tensor = to_tensor(pixels, mirrored)
             assert any(torch.equal(tensor, seen) for seen in counting.seen)
             for source in (store, again):
-                mean, std = source.get(index, mirrored)
+                mean, std = source.get(view(dataset, index, mirrored))
                 assert torch.equal(mean, blocks(tensor[None])[0])
                 assert torch.equal(std, torch.full_like(mean, 0.1))
 
 
 def test_a_picture_is_decoded_once_for_itself_and_its_mirror_image(folder, tmp_path, monkeypatch):
-    decoded, dataset = [], scan(settings(folder))
+    decoded, dataset = [], scan(settings(folder, flip=True))
     monkeypatch.setattr("trainer.data.cache.decode", lambda path, colour: decoded.append(path.name) or decode(path, colour))
-    Cache(tmp_path / "cache").latents(dataset, CountingPixels().encoder, flip=True)
+    Cache(tmp_path / "cache").latents(Views(dataset), CountingPixels().encoder)
     assert sorted(decoded) == ["a.png", "b.png", "c.png"]
 
 
@@ -81,7 +90,7 @@ def test_an_edited_pixel_makes_anew_exactly_that_entry(folder, tmp_path):
     image.putpixel((50, 30), (1, 2, 3))
     image.save(folder / "b.png")
     counting = CountingPixels()
-    Cache(tmp_path / "cache").latents(scan(settings(folder)), counting.encoder, flip=False)
+    Cache(tmp_path / "cache").latents(views(folder), counting.encoder)
     assert len(counting.seen) == 1 and counting.seen[0].shape == (3, 48, 80)
 
 
@@ -110,11 +119,13 @@ def test_equal_pictures_are_encoded_once(folder, tmp_path):
 
 def test_batches_never_mix_buckets(folder, tmp_path):
     counting = CountingPixels()
-    store = Cache(tmp_path).latents(scan(settings(folder)), counting.encoder, flip=True, batch_size=3)
+    shown = views(folder, flip=True)
+    store = Cache(tmp_path).latents(shown, counting.encoder, batch_size=3)
     assert sorted(counting.batches) == [1, 2, 3]  # 4 of 64x64, 2 of 80x48
-    one_by_one = Cache(tmp_path / "other").latents(scan(settings(folder)), CountingPixels().encoder, flip=True)
+    one_by_one = Cache(tmp_path / "other").latents(shown, CountingPixels().encoder)
     for index in range(3):
-        assert torch.allclose(store.get(index, True)[0], one_by_one.get(index, True)[0], atol=1e-6)
+        mirrored = view(shown.dataset, index, mirrored=True)
+        assert torch.allclose(store.get(mirrored)[0], one_by_one.get(mirrored)[0], atol=1e-6)
 
 
 def test_two_runs_share_a_folder(folder, tmp_path):
@@ -144,7 +155,7 @@ def test_a_damaged_entry_is_made_anew_and_said(folder, tmp_path, damage):
     victim = entry_files(cache)[1]
     victim.write_bytes(damage(before[victim]))
     notices, counting = [], CountingPixels()
-    Cache(cache, notice=notices.append).latents(scan(settings(folder)), counting.encoder, flip=False)
+    Cache(cache, notice=notices.append).latents(views(folder), counting.encoder)
     assert len(counting.seen) == 1
     assert len(notices) == 1 and ".png is damaged and made anew" in notices[0]
     assert {file: file.read_bytes() for file in entry_files(cache)} == before
@@ -159,7 +170,7 @@ def test_latents_that_are_not_finite_name_the_picture_and_are_not_kept(folder, t
         return mean, mean
 
     with pytest.raises(NonFiniteError, match=r"the latents of b.png are not finite") as caught:
-        Cache(tmp_path / "cache").latents(scan(settings(folder)), PixelEncoder(encode, "v"), flip=False)
+        Cache(tmp_path / "cache").latents(views(folder), PixelEncoder(encode, "v"))
     assert caught.value.code == ExitCode.NON_FINITE and caught.value.fix
     assert len(entry_files(tmp_path / "cache")) == 2
 
@@ -167,31 +178,31 @@ def test_latents_that_are_not_finite_name_the_picture_and_are_not_kept(folder, t
 def test_a_stop_is_honoured_between_entries_and_what_is_done_is_kept(folder, tmp_path):
     counting, dataset = CountingPixels(), scan(settings(folder))
     with pytest.raises(StoppedError):
-        Cache(tmp_path / "cache", should_stop=lambda: len(counting.seen) == 2).latents(dataset, counting.encoder, False)
+        Cache(tmp_path / "cache", should_stop=lambda: len(counting.seen) == 2).latents(Views(dataset), counting.encoder)
     assert len(counting.seen) == 2
     assert encoded(folder, tmp_path / "cache") == 1
 
 
 def test_each_process_encodes_its_share_and_finds_the_rest(folder, tmp_path):
-    dataset, shares, stores = scan(settings(folder)), [CountingPixels(), CountingPixels()], []
+    dataset, shares, stores = scan(settings(folder, flip=True)), [CountingPixels(), CountingPixels()], []
     for rank, counting in enumerate(shares):
         cache = Cache(tmp_path / "cache", team=Team(rank, 2))
-        stores.append(cache.latents(dataset, counting.encoder, flip=True))
+        stores.append(cache.latents(Views(dataset), counting.encoder))
     assert [len(counting.seen) for counting in shares] == [4, 2]
-    alone = Cache(tmp_path / "alone").latents(dataset, CountingPixels().encoder, flip=True)
+    alone = Cache(tmp_path / "alone").latents(Views(dataset), CountingPixels().encoder)
     for store in stores:
         for index in range(3):
             for mirrored in (False, True):
-                assert torch.equal(store.get(index, mirrored)[0], alone.get(index, mirrored)[0])
+                assert torch.equal(store.get(view(dataset, index, mirrored))[0], alone.get(view(dataset, index, mirrored))[0])
 
 
 def test_where_another_process_stops_this_one_stops_too(folder, tmp_path):
     asked = []
     team = Team(0, 2, any=lambda failed: asked.append(failed) or True)
     with pytest.raises(StoppedError, match="another process"):
-        Cache(tmp_path / "cache", team=team).latents(scan(settings(folder)), CountingPixels().encoder, flip=False)
+        Cache(tmp_path / "cache", team=team).latents(views(folder), CountingPixels().encoder)
     with pytest.raises(StoppedError, match="stopped while"):
-        Cache(tmp_path, should_stop=lambda: True, team=team).latents(scan(settings(folder)), CountingPixels().encoder, False)
+        Cache(tmp_path, should_stop=lambda: True, team=team).latents(views(folder), CountingPixels().encoder)
     assert asked == [False, True]
 
 
@@ -200,10 +211,10 @@ def test_progress_counts_what_is_ready(folder, tmp_path):
     dataset = scan(settings(folder))
     steps = []
     cache = Cache(tmp_path / "cache", progress=lambda done, total: steps.append((done, total)))
-    cache.latents(dataset, CountingPixels().encoder, flip=False)
+    cache.latents(Views(dataset), CountingPixels().encoder)
     assert steps == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
     steps.clear()
-    cache.latents(dataset, CountingPixels().encoder, flip=True)
+    cache.latents(views(folder, flip=True), CountingPixels().encoder)
     assert steps[0] == (4, 8) and steps[-1] == (8, 8)
 
 
@@ -211,10 +222,10 @@ def test_a_picture_changed_after_the_scan_is_refused(folder, tmp_path):
     dataset = scan(settings(folder))
     save(folder, "b.png", (100, 60), seed=9)
     with pytest.raises(InputError, match=r"b.png changed while the run was starting"):
-        Cache(tmp_path / "cache").latents(dataset, CountingPixels().encoder, flip=False)
+        Cache(tmp_path / "cache").latents(Views(dataset), CountingPixels().encoder)
     (folder / "b.png").unlink()
     with pytest.raises(InputError, match=r"b.png changed while the run was starting"):
-        Cache(tmp_path / "cache").latents(dataset, CountingPixels().encoder, flip=False)
+        Cache(tmp_path / "cache").latents(Views(dataset), CountingPixels().encoder)
 
 
 def test_a_full_disk_is_a_disk_error_and_leaves_no_half_entry(folder, tmp_path, monkeypatch):
@@ -240,20 +251,20 @@ def test_old_litter_of_killed_processes_is_swept_and_new_left_alone(tmp_path):
 def test_entries_beyond_the_memory_are_read_from_disk(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("trainer.data.entries.IN_MEMORY", 0)
     dataset = scan(settings(folder))
-    store = Cache(tmp_path / "cache").latents(dataset, CountingPixels().encoder, flip=False)
+    store = Cache(tmp_path / "cache").latents(Views(dataset), CountingPixels().encoder)
     pixels = to_tensor(fit(decode(folder / "a.png", dataset.background).pixels, (64, 64)))
-    assert torch.equal(store.get(0, False)[0], blocks(pixels[None])[0])
+    assert torch.equal(store.get(View(0, (64, 64)))[0], blocks(pixels[None])[0])
     for file in entry_files(tmp_path / "cache"):
         file.unlink()
     with pytest.raises(DiskError, match="is gone or damaged"):
-        store.get(0, False)
+        store.get(View(0, (64, 64)))
 
 
 def test_entries_in_memory_need_no_disk(folder, tmp_path):
-    store = Cache(tmp_path / "cache").latents(scan(settings(folder)), CountingPixels().encoder, flip=False)
+    store = Cache(tmp_path / "cache").latents(views(folder), CountingPixels().encoder)
     for file in entry_files(tmp_path / "cache"):
         file.unlink()
-    assert store.get(0, False)[0].shape == (4, 8, 8)
+    assert store.get(View(0, (64, 64)))[0].shape == (4, 8, 8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64])

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.trainer.data.pictures import CountingPixels, CountingTexts, code_points, save, settings
-from trainer.config import DataConfig, TrainConfig
-from trainer.data import Cache, Dealing, Loader, scan
+from trainer.config import Config, DataConfig, TrainConfig
+from trainer.data import Cache, Dealing, Encoded, Loader, Views, phrasing, scan
 
 
 @pytest.fixture(scope="module")
@@ -17,23 +17,35 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loader")
     for index, size in enumerate([(64, 64)] * 4 + [(100, 60)] * 3 + [(150, 200)] * 2):
         save(folder / "pictures", f"{index}.png", size, caption=f"fox {index}")
-    dataset = scan(settings(folder / "pictures"))
+    dataset = scan(settings(folder / "pictures", flip=True))
     cache = Cache(folder / "cache")
-    latents = cache.latents(dataset, CountingPixels().encoder, flip=True)
-    return dataset, latents, cache.texts(dataset.prompts, CountingTexts().encoder)
+    latents = cache.latents(Views(dataset), CountingPixels().encoder)
+    return dataset, latents, cache.texts(phrasing.texts(dataset), CountingTexts().encoder)
 
 
-def loader(made, dealing, with_texts=True):
+def loader(made, dealing, with_texts=True, **changes):
+    """``changes`` are settings of the folder."""
     dataset, latents, texts = made
-    return Loader(dataset, latents, texts if with_texts else None, dealing)
+    source = dataset.sources[0]
+    folder = source.settings.model_copy(update=FOLDER | changes)
+    views = Views(replace(dataset, sources=(replace(source, settings=folder),)))
+    return Loader(views, Encoded(latents, None, texts if with_texts else None), dealing)
 
 
 def same(one, other) -> bool:
-    tensors = torch.equal(one.latents, other.latents) and torch.equal(one.text_states, other.text_states)
-    return tensors and replace(one, latents=None, text_states=None) == replace(other, latents=None, text_states=None)
+    names = ("latents", "text_states", "weights", "masks")
+    tensors = [(getattr(one, name), getattr(other, name)) for name in names]
+    equal = all(a is b if a is None or b is None else torch.equal(a, b) for a, b in tensors)
+    without = dict.fromkeys(names)
+    return equal and replace(one, **without) == replace(other, **without)
 
 
-DEALING = Dealing(seed=7, batch_size=2, repeats=3, flip=True, caption_dropout=0.3)
+def mirrored(batch) -> list[bool]:
+    return [view.mirrored for view in batch.views]
+
+
+DEALING = Dealing(seed=7, batch_size=2)
+FOLDER = {"repeats": 3, "flip": True, "caption_dropout": 0.3}
 
 
 def test_a_batch_is_a_function_of_the_micro_step_alone(made):
@@ -79,8 +91,7 @@ def test_latents_are_mean_plus_std_times_normal_noise(made):
     noise = []
     for k in range(200):
         batch = dealt.batch(k)
-        pairs = [latents.get(item, flipped) for item, flipped in zip(batch.items, batch.mirrored, strict=True)]
-        mean = torch.stack([mean for mean, _ in pairs])
+        mean = torch.stack([latents.get(view)[0] for view in batch.views])
         assert batch.latents.shape == mean.shape and batch.latents.dtype == torch.float32
         noise.append(((batch.latents - mean) / 0.1).flatten())
     values = torch.cat(noise)
@@ -90,7 +101,7 @@ def test_latents_are_mean_plus_std_times_normal_noise(made):
 
 
 def test_the_same_picture_gets_other_noise_each_time(made):
-    dealt = loader(made, Dealing(seed=0))
+    dealt = loader(made, Dealing(seed=0), repeats=3)
     seen = [batch.latents for batch in map(dealt.batch, range(27)) if batch.items == [0]]
     assert len(seen) == 3 and not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
 
@@ -98,7 +109,7 @@ def test_the_same_picture_gets_other_noise_each_time(made):
 def test_flips_and_empty_captions_come_at_their_rates(made):
     dealt = loader(made, DEALING)
     batches = [dealt.batch(k) for k in range(1000)]
-    flips = [flip for batch in batches for flip in batch.mirrored]
+    flips = [flip for batch in batches for flip in mirrored(batch)]
     empty = [caption == "" for batch in batches for caption in batch.captions]
     assert abs(sum(flips) / len(flips) - 0.5) < 4 * (0.25 / len(flips)) ** 0.5
     assert abs(sum(empty) / len(empty) - 0.3) < 4 * (0.21 / len(empty)) ** 0.5
@@ -108,10 +119,10 @@ def test_flips_and_empty_captions_come_at_their_rates(made):
 
 @pytest.mark.parametrize(("rate", "share"), [(0.0, 0), (1.0, 1)])
 def test_no_and_full_caption_dropout(made, rate, share):
-    dealt = loader(made, replace(DEALING, caption_dropout=rate, flip=False))
+    dealt = loader(made, DEALING, caption_dropout=rate, flip=False)
     batches = [dealt.batch(k) for k in range(50)]
     assert all((caption == "") == share for batch in batches for caption in batch.captions)
-    assert not any(flip for batch in batches for flip in batch.mirrored)
+    assert not any(flip for batch in batches for flip in mirrored(batch))
 
 
 def test_captions_and_their_states_belong_to_the_pictures(made):
@@ -136,15 +147,14 @@ def test_sizes_and_crops(made):
 
 
 def test_settings_become_dealing():
-    data = DataConfig(repeats=4, flip=True, caption_dropout=0.25)
-    train = TrainConfig(batch_size=3, seed=99)
-    assert Dealing.of(data, train, 2, 1) == Dealing(99, 3, 4, True, 0.25, 2, 1)
+    config = Config(data=DataConfig(partial_batches="fill"), train=TrainConfig(batch_size=3, seed=99))
+    assert Dealing.of(config, 2, 1) == Dealing(99, 3, True, 2, 1)
 
 
 def test_batches_are_the_same_on_every_machine(made):
     """A change of these figures changes what a seed means: every recorded run would train on other batches."""
     dealt = loader(made, DEALING)
-    assert [(batch.items, batch.mirrored, batch.captions) for batch in map(dealt.batch, range(3))] == [
+    assert [(batch.items, mirrored(batch), batch.captions) for batch in map(dealt.batch, range(3))] == [
         ([8, 7], [False, True], ["fox 8", "fox 7"]),
         ([0, 1], [False, False], ["", "fox 1"]),
         ([3, 0], [False, True], ["fox 3", ""]),

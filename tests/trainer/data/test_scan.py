@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.trainer.data.pictures import save, settings
-from trainer.data import Report, scan
+from trainer.data import Report, phrasing, scan
 from trainer.errors import ExitCode, InputError, StoppedError
 
 
@@ -39,7 +39,7 @@ def test_items_are_sorted_whole_and_in_their_buckets(tmp_path):
             "3 captions lack the trigger 'duo style': it is put before them",
         ],
     )
-    assert dataset.prompts == ("", "duo style, the first", "duo style, a wide one", "duo style, red fox")
+    assert phrasing.texts(dataset) == ("", "duo style, the first", "duo style, a wide one", "duo style, red fox")
 
 
 def test_a_clean_folder_has_nothing_to_note(tmp_path):

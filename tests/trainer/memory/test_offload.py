@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.config import Config, DeviceConfig, TrainConfig
+from trainer.config import Config, DeviceConfig
 from trainer.memory import Resting, resting_parts
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -30,14 +30,14 @@ def bundle() -> SimpleNamespace:
     return SimpleNamespace(vae=Part(), unet=Part(), text_encoders={"text_encoder": Part(), "text_encoder_2": Part()})
 
 
-def config(offload: bool = True, text_encoder: bool = False) -> Config:
-    return Config(device=DeviceConfig(offload=offload), train=TrainConfig(text_encoder=text_encoder))
+def config(offload: bool = True) -> Config:
+    return Config(device=DeviceConfig(offload=offload))
 
 
 def test_the_vae_and_untrained_text_encoders_rest_and_come_back_for_previews(monkeypatch):
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     model = bundle()
-    resting = resting_parts(model, config(), GPU)
+    resting = resting_parts(model, config(), GPU, texts_rest=True)
     resting.rest()
     parts = [model.vae, *model.text_encoders.values()]
     assert all(part.places == ["cpu"] for part in parts)
@@ -47,14 +47,14 @@ def test_the_vae_and_untrained_text_encoders_rest_and_come_back_for_previews(mon
     assert all(part.places == ["cpu", "cuda", "cpu"] for part in parts) and not model.unet.places
 
 
-def test_a_trained_text_encoder_stays():
+def test_a_text_encoder_that_is_needed_in_the_loop_stays():
     model = bundle()
-    assert resting_parts(model, config(text_encoder=True), GPU).modules == [model.vae]
+    assert resting_parts(model, config(), GPU, texts_rest=False).modules == [model.vae]
 
 
 @pytest.mark.parametrize(("offload", "device"), [(False, GPU), (True, CPU)])
 def test_nothing_rests_where_it_is_off_or_the_device_is_the_cpu(offload, device):
-    assert resting_parts(bundle(), config(offload), device).modules == []
+    assert resting_parts(bundle(), config(offload), device, texts_rest=True).modules == []
 
 
 def test_nothing_to_move_is_no_work():
