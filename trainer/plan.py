@@ -132,7 +132,10 @@ def _cut_captions(bundle: Bundle, dataset: Dataset) -> list[str]:
     if not cut:
         return []
     item, lost = cut[0]
-    return [f"{len(cut)} captions are longer than {bundle.max_length} tokens; of {item.path.name} this is not read: {lost!r}"]
+    return [
+        f"{len(cut)} captions are longer than {bundle.max_length} tokens; of {item.path.name} this is not read: {lost!r} "
+        "(model.caption_chunks gives more room)"
+    ]
 
 
 def _unread_layers(config: Config, bundle: Bundle) -> list[str]:

@@ -67,7 +67,8 @@ class FolderPart(Part):
             pickled = list(folder.glob("*.bin"))
             what = f"holds only {pickled[0].name}, a pickle, which is not read" if pickled else "holds no .safetensors file"
             raise InputError(f"{folder} {what}", "save the model again as safetensors")
-        self.keys = {key for file in self.weights for key in Weights(file).shapes}
+        for file in self.weights:
+            Weights(file)  # a torn one is refused before pictures are read
 
     @property
     def files(self) -> dict[str, Path]:

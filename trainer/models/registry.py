@@ -60,9 +60,13 @@ def find(config: ModelConfig) -> Source:
     return source
 
 
-def load(config: ModelConfig) -> Bundle:
-    """The base model in evaluation mode on the CPU. Raises ``InputError`` where it is not whole or not of a known family."""
-    source = find(config)
+def load(config: ModelConfig, source: Source | None = None) -> Bundle:
+    """The base model in evaluation mode on the CPU; ``source`` is what ``find`` gave, if it was asked before.
+
+    Raises:
+        InputError: as ``find``, and where tensors are missing or have other shapes.
+    """
+    source = source or find(config)
     _quiet()
     bundle, pipeline_class, extra = FAMILIES[source.family]
     # The VAE is held in float32, whatever the rest is: in half precision it may give NaN.

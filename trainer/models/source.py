@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import diffusers
+
 from trainer.errors import InputError
 from trainer.models.parts import Part
 
 Family = Literal["sd1", "sd2", "sdxl"]
+OTHER_WORK = {9: "an inpainting model", 8: "an instruct-pix2pix model", 7: "an upscaler", 5: "a depth model"}
+"""What a UNet does that takes so many channels, where latents have 4."""
 NAMES: dict[str, str] = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
 
 
@@ -42,11 +46,17 @@ class Source:
         """Raises ``InputError`` where the parts do not fit each other, or do another work than text to image."""
         channels, latent = self.parts["unet"].config.get("in_channels"), self.parts["vae"].config.get("latent_channels")
         if channels != latent:
-            kinds = {9: "an inpainting model", 8: "an instruct-pix2pix model", 7: "an upscaler", 5: "a depth model"}
-            what = kinds.get(channels, "no text-to-image model for this VAE")
+            fix = "train on the text-to-image model that it was made from, then use the adapter on both"
+            if channels not in OTHER_WORK:
+                fix = "use the model's own VAE: leave model.vae empty, or copy the whole model again"
             raise InputError(
-                f"{self.path} is {what}: its UNet takes {channels} channels where the VAE's latents have {latent}",
-                "train on the text-to-image model that it was made from, then use the adapter on both",
+                f"{self.path} is {OTHER_WORK.get(channels, 'no model for this VAE')}: its UNet takes {channels} channels where "
+                f"the VAE's latents have {latent}",
+                fix,
             )
-        if str(self.scheduler.get("_class_name", "")).startswith("EDM"):
-            raise InputError(f"{self.path} is an EDM model (Playground 2.5), whose noise is another", "use an SDXL model")
+        sampler = str(self.scheduler.get("_class_name"))
+        if sampler.startswith(("EDM", "FlowMatch")) or not hasattr(diffusers, sampler):
+            raise InputError(
+                f"{self.path} has the sampler {sampler}, which is none of a discrete noise schedule",
+                "use an SD 1.x, SD 2.x or SDXL model; scheduler/scheduler_config.json names its sampler",
+            )

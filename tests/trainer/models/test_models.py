@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.trainer import tiny
 from trainer.config import ModelConfig
 from trainer.errors import InputError
-from trainer.models import Bundle, find, load
+from trainer.models import Bundle, find, load, weights
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,48 @@ def test_fingerprint_follows_the_weights(folder, tmp_path):
     assert two.fingerprint("unet") != one.fingerprint("unet")
 
 
+def test_a_file_is_hashed_once(places, monkeypatch):
+    file = places["sd1", "file"]
+    read = []
+    monkeypatch.setattr(
+        weights, "file_digest", lambda stream, name: read.append(stream.name) or hashlib.file_digest(stream, name)
+    )
+    weights._sha256.cache_clear()
+    bundle = load(ModelConfig(base=str(file)))
+    assert bundle.fingerprint("vae") != bundle.fingerprint("text_encoder")
+    assert bundle.base_hash == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert read == [str(file)]
+
+
+def test_folders_as_they_were_published_are_read(places, tmp_path):
+    """Text encoders with ``text_model.`` and their positions, VAE attention under the names of diffusers' first releases."""
+    copy = shutil.copytree(places["sd1", "folder"], tmp_path / "base")
+    file = copy / "text_encoder" / "model.safetensors"
+    names = {f"text_model.{key}": tensor for key, tensor in load_file(file).items()}
+    save_file(names | {"text_model.embeddings.position_ids": torch.arange(77)[None]}, file, {"format": "pt"})
+    file = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    pattern = re.compile("attentions.0.(" + "|".join(old) + ")")
+    renamed = {pattern.sub(lambda match: f"attentions.0.{old[match[1]]}", key): tensor for key, tensor in load_file(file).items()}
+    save_file(renamed, file, {"format": "pt"})
+    bundle, plain = load(ModelConfig(base=str(copy))), load(ModelConfig(base=str(places["sd1", "folder"])))
+    for name in ("text_encoder", "vae"):
+        found, expected = (getattr(each.pipeline, name).state_dict() for each in (bundle, plain))
+        assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in expected)
+    by_file = load(ModelConfig(base=str(places["sd1", "folder"]), vae=str(file))).vae.state_dict()
+    assert all(torch.equal(by_file[key], expected[key]) for key in expected)
+
+
+def test_loading_asks_no_network(places, monkeypatch):
+    def refuse(*arguments: object, **named: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for form in ("folder", "file"):
+        assert load(ModelConfig(base=str(places["sdxl", form]))).family == "sdxl"
+
+
 def break_index(folder: Path) -> None:
     (folder / "model_index.json").write_text("{")
 
@@ -89,6 +135,11 @@ def only_pickle(folder: Path) -> None:
     file.rename(file.with_suffix(".bin"))
 
 
+def other_sampler(folder: Path) -> None:
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
+
+
 def no_tokenizer(folder: Path) -> None:
     shutil.rmtree(folder / "tokenizer")
 
@@ -101,6 +152,7 @@ def no_tokenizer(folder: Path) -> None:
         (tear_weights, "damaged"),
         (only_pickle, "pickle"),
         (no_tokenizer, "tokenizer/vocab.json"),
+        (other_sampler, "FlowMatchEuler"),
     ],
 )
 def test_a_broken_folder_is_refused_with_the_reason(folder, tmp_path, damage, message):
