@@ -87,12 +87,13 @@ def _open_inputs(config: Config, accelerator: Accelerator) -> tuple[Config, Bund
     In the settings that come back, the number of steps is settled."""
     check_optimizer(config.optimizer, accelerator.device)
     memory.check(config.device, accelerator.device)
-    factor = find(config.model).pixel_factor
+    source = find(config.model)
+    factor = source.pixel_factor
     check_size(config.preview, factor)
     dataset = hold_out(scan(config.data, factor), config.validation, config.data, factor)
     pictures = sum(not item.regularization for item in dataset.items)
     settled = settle_steps(config, pictures)
-    bundle = load(config.model)
+    bundle = load(config.model, source)
     init_rows(config.embedding, bundle)
     bundle.notes += steps_note(config.train, settled.train.steps, pictures)
     return settled, bundle, dataset
