@@ -80,6 +80,8 @@ def _embedding(config: Config) -> Iterator[str]:
             yield "embedding.freeze_after would leave nothing to train: it is for a word together with an adapter"
         if embedding.bundle:
             yield "embedding.bundle has no effect without an adapter: train.unet and train.text_encoder are both off"
+        if config.train.init_from is not None:
+            yield "train.init_from has no effect without an adapter: train.unet and train.text_encoder are both off"
     if embedding.bundle and config.export.format == "diffusers":
         yield "embedding.bundle: diffusers refuses a file with a word in it, so export.format = 'diffusers' needs it off"
     if config.optimizer.name == "prodigy" and embedding.lr != config.optimizer.lr:
