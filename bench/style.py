@@ -30,6 +30,7 @@ from bench.judge import Judge
 from trainer import presets, settings
 from trainer.config import Config, ModelConfig
 from trainer.models import Bundle, load
+from trainer.run import RunDir
 from trainer.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,11 +151,12 @@ def bench_style(
             began = time.perf_counter()
             run = train(config, listener=lambda event: None)
             seconds = time.perf_counter() - began
-            file = run / f"{config.run.name}.safetensors"
-            adapters = morelora.load(bundle.pipeline, file)
+            files, taken = take(bundle, run, config)
             pictures = sample(bundle, held.captions, config)
-            adapters.remove()
-            rows.append(Row(style, name, measure(pictures, held, judge), round(seconds, 1), file.stat().st_size))
+            for each in reversed(taken):
+                each.remove()
+            size = sum(file.stat().st_size for file in files)
+            rows.append(Row(style, name, measure(pictures, held, judge), round(seconds, 1), size))
             sheets.append((name, pictures))
             print(line(rows[-1]), flush=True)
     ceiling = through_vae(bundle, held.truth)
@@ -163,6 +165,18 @@ def bench_style(
         Row(style, "true", measure(held.truth, held, judge)),
     ]
     return rows, [*sheets, ("true", held.truth)]
+
+
+def take(bundle: Bundle, run: Path, config: Config) -> tuple[list[Path], list[morelora.AdapterSet | morelora.EmbeddingSet]]:
+    """A run's adapter and word, whichever it made, loaded from their files."""
+    place = RunDir(run)
+    adapter, word = place.export_file(config.run.name), place.embedding_file(config.run.name)
+    taken: list[morelora.AdapterSet | morelora.EmbeddingSet] = []
+    if adapter.is_file():
+        taken.append(morelora.load(bundle.pipeline, adapter))
+    if word.is_file():
+        taken.append(morelora.load_embedding(bundle.pipeline, word))
+    return [file for file in (adapter, word) if file.is_file()], taken
 
 
 def line(row: Row) -> str:

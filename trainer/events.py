@@ -29,13 +29,17 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Step(Event):
-    """One optimiser step is done. ``loss`` is its mean over the micro steps, ``rate`` in steps per second."""
+    """One optimiser step is done. ``loss`` is its mean over the micro steps, ``rate`` in steps per second.
+
+    ``lr`` is the learning rate of the optimiser's first group, ``rates`` those of all its groups.
+    """
 
     step: int
     loss: float
     lr: float
     grad_norm: float
     rate: float
+    rates: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

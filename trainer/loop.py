@@ -41,7 +41,7 @@ def train_steps(
     meter = Meter(emit, every=1 if session.accelerator.device.type == "cpu" else 10)
     moved = GradientCheck(session.named_parameters())
     while session.step < config.train.steps:
-        lr = session.schedule.get_last_lr()[0]
+        rates = [float(rate) for rate in session.schedule.get_last_lr()]
         if session.word is not None:
             session.word.rest(session.step)
         loss = _backward(session)
@@ -50,7 +50,7 @@ def train_steps(
         if moved.is_open:
             moved.look(session.step, emit)
         session.optimizer.zero_grad(set_to_none=True)
-        meter.add(session.step, loss, lr, norm)
+        meter.add(session.step, loss, rates, norm)
         if is_due(session.step):
             meter.flush()
             stopped = pause(session.step)
@@ -115,15 +115,15 @@ class Meter:
 
     def __init__(self, emit: Callable[[Event], None], every: int) -> None:
         self.emit, self.every = emit, every
-        self.waiting: list[tuple[int, Tensor, float, Tensor]] = []
+        self.waiting: list[tuple[int, Tensor, list[float], Tensor]] = []
         self.restart_clock()
 
     def restart_clock(self) -> None:
         """Leave the time of checkpoints and previews out of the rate."""
         self.since = time.perf_counter()
 
-    def add(self, step: int, loss: Tensor, lr: float, norm: Tensor) -> None:
-        self.waiting.append((step, loss, lr, norm))
+    def add(self, step: int, loss: Tensor, rates: list[float], norm: Tensor) -> None:
+        self.waiting.append((step, loss, rates, norm))
         if len(self.waiting) >= self.every:
             self.flush()
 
@@ -134,14 +134,14 @@ class Meter:
         values = torch.stack([torch.stack((loss, norm.to(loss))) for _, loss, _, norm in self.waiting]).tolist()
         now = time.perf_counter()
         rate = len(self.waiting) / max(now - self.since, 1e-9)
-        for (step, _, lr, _), (loss, norm) in zip(self.waiting, values, strict=True):
+        for (step, _, rates, _), (loss, norm) in zip(self.waiting, values, strict=True):
             if not math.isfinite(loss):
                 raise NonFiniteError(
                     f"the loss of step {step} is {loss}",
                     "lower optimizer.lr, use train.precision = 'bf16' or 'fp32', or lower adapter.alpha; then start again",
                     "No damaged weights were saved: the last checkpoint is from before.",
                 )
-            self.emit(Step(step, loss, lr, norm, rate))
+            self.emit(Step(step, loss, rates[0], norm, rate, rates))
         self.waiting.clear()
         self.since = now
 

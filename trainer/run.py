@@ -1,6 +1,6 @@
 """The run folder: the only file that knows the names inside it. The trainer writes, everyone else reads.
 
-``config.toml  events.jsonl  train.log  stop  run.lock  cache/  checkpoints/  previews/  before_after.png
+``config.toml  events.jsonl  train.log  stop  run.lock  cache/  checkpoints/  previews/  tensorboard/  before_after.png
 verify.json  NAME.safetensors  NAME-000400.safetensors  NAME-embedding.safetensors``
 """
 
@@ -42,6 +42,7 @@ class RunDir:
         self.cache = path / "cache"
         self.checkpoints = path / "checkpoints"
         self.previews = path / "previews"
+        self.tensorboard = path / "tensorboard"
         self.before_after = path / "before_after.png"
         self.verify_file = path / "verify.json"
         self._lock = FileLock(path / "run.lock")

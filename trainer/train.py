@@ -30,6 +30,7 @@ from trainer.run import RunDir
 from trainer.session import add_adapters, begin_from_file, build_accelerator, build_session
 from trainer.stop import StopRequests
 from trainer.team import Team
+from trainer.trackers import Trackers, check_trackers
 
 Listener = Callable[[Event], None]
 
@@ -85,6 +86,7 @@ def resume(run_dir: Path, *, listener: Listener) -> Path:
 def _open_inputs(config: Config, accelerator: Accelerator) -> tuple[Config, Bundle, Dataset]:
     """Everything the user gave, checked before anything is written; pictures first, since weights take longer to read.
     In the settings that come back, the number of steps is settled."""
+    check_trackers(config.track)
     check_optimizer(config.optimizer, accelerator.device)
     memory.check(config.device, accelerator.device)
     source = find(config.model)
@@ -118,12 +120,15 @@ class _Run:
 
     def __init__(self, run: RunDir, config: Config, accelerator: Accelerator, listener: Listener) -> None:
         self.run, self.config, self.accelerator, self.listener = run, config, accelerator, listener
+        self.trackers: Trackers | None = None
 
     def emit(self, event: Event) -> None:
         """Tell the event to the run folder and to whoever listens; only the main process speaks."""
         if self.accelerator.is_main_process:
             self.run.emit(event)
             self.listener(event)
+            if self.trackers is not None:
+                self.trackers(event)
 
     def _warn(self, text: str) -> None:
         self.emit(Warned(text))
@@ -142,6 +147,8 @@ class _Run:
             error.run_path = self.run.path  # type: ignore[attr-defined]  # so that whoever reports it knows the folder
             raise
         finally:
+            if self.trackers is not None:
+                self.trackers.finish()
             if self.accelerator.is_main_process:
                 self.run.unlock()
 
@@ -153,6 +160,8 @@ class _Run:
             session.begin()
         if self.accelerator.is_main_process:
             self.run.rewind_events(session.step)
+            if self.config.track.trackers:
+                self.trackers = Trackers(self.accelerator, self.run, self.config.track, session)
         processes = self.accelerator.num_processes
         plan = state_plan(self.config, bundle, dataset, session.targets, session.adapters, processes)
         plan = plan.with_word(session.word, dataset)

@@ -19,13 +19,14 @@ from trainer.config.model import ModelConfig
 from trainer.config.optimizer import OptimizerConfig
 from trainer.config.output import ExportConfig, RunConfig
 from trainer.config.preview import PreviewConfig
+from trainer.config.track import TrackConfig
 from trainer.config.train import TrainConfig
 from trainer.config.validation import ValidationConfig
 
 __all__ = [
     "CheckpointConfig", "Config", "DataConfig", "DeviceConfig", "EmbeddingConfig", "ExportConfig", "Level", "LossConfig",
-    "ModelConfig",
-    "OptimizerConfig", "Precision", "PreviewConfig", "RunConfig", "Section", "TrainConfig", "ValidationConfig", "setting",
+    "ModelConfig", "OptimizerConfig", "Precision", "PreviewConfig", "RunConfig", "Section", "TrackConfig", "TrainConfig",
+    "ValidationConfig", "setting",
 ]  # fmt: skip
 
 
@@ -45,6 +46,7 @@ class Config(Section):
     preview: PreviewConfig = PreviewConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     export: ExportConfig = ExportConfig()
+    track: TrackConfig = TrackConfig()
 
     @property
     def reads_captions_live(self) -> bool:

@@ -186,6 +186,11 @@ def _export(config: Config) -> Iterator[str]:
         yield "export.format = 'lora' cannot hold DoRA (it is not low-rank): use 'webui', or 'diffusers' with the output axis"
 
 
+def _track(config: Config) -> Iterator[str]:
+    if config.track.online and "wandb" not in config.track.trackers:
+        yield "track.online has no effect without wandb in track.trackers"
+
+
 CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _data,
     _resolutions,
@@ -200,4 +205,5 @@ CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _loss,
     _validation,
     _export,
+    _track,
 )
