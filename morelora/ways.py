@@ -63,8 +63,12 @@ def prefers_sum(x: Tensor, site: Site) -> bool:
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype that the layer's own operation would use for ``x``: autocast's where it is on."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return torch.get_autocast_dtype(x.device.type) if _is_autocast(x) else x.dtype
+
+
+def _is_autocast(x: Tensor) -> bool:
+    """Shapes alone, on the meta device, know no autocast."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
 def is_plain(base: nn.Module) -> bool:
@@ -87,7 +91,7 @@ def run(way: Way, x: Tensor, base: nn.Module, parts: Tensors, gain: Tensor | Non
         parts: the factors.
         gain: ``(n,)``, the input scaling of weight decomposition.
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if _is_autocast(x):
         dtype = compute_dtype(x)
         with torch.autocast(x.device.type, enabled=False):
             return run(way, x.to(dtype), base, parts, gain)

@@ -80,18 +80,19 @@ class Nf4Linear(QuantizedLinear):
 def quantize(model: nn.Module, config: DeviceConfig, device: torch.device) -> int:
     """Put quantised layers in the place of a model's linear ones, on ``device``; returns how many.
 
-    One layer at a time is on the device in full, so that a model too large for it can be brought there. A layer with an odd
-    number of inputs cannot be packed and stays, as do those of ``KEPT``.
+    One layer at a time is on the device in full, so that a model too large for it can be brought there.
     """
-    layers = [
-        (path, layer)
-        for path, layer in model.named_modules()
-        if type(layer) is nn.Linear and layer.in_features % 2 == 0 and not any(name in path for name in KEPT)
-    ]
+    layers = [(path, layer) for path, layer in model.named_modules() if is_packed(path, layer)]
     for path, layer in layers:
         parent, _, leaf = path.rpartition(".")
         setattr(model.get_submodule(parent), leaf, _packed(layer, config, device))
     return len(layers)
+
+
+def is_packed(path: str, layer: nn.Module) -> bool:
+    """Whether a layer is one that ``quantize`` takes: linear, with an even number of inputs, which packing needs, and none of
+    ``KEPT``."""
+    return type(layer) is nn.Linear and layer.in_features % 2 == 0 and not any(name in path for name in KEPT)
 
 
 def _packed(layer: nn.Linear, config: DeviceConfig, device: torch.device) -> QuantizedLinear:

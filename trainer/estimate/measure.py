@@ -1,0 +1,116 @@
+"""Two real steps before the run: what they take in memory and time. They leave no trace in what the run computes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+import psutil
+import torch
+
+from trainer import loop, preview, rng
+from trainer.data import Loader
+from trainer.memory import uncompiled
+from trainer.optim import pack_optimizer, unpack_optimizer
+from trainer.session import Session
+
+WARM_UP, TIMED = 1, 2
+INTERVAL = 0.005
+"""Seconds between looks at the resident memory."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Bytes at the peak, seconds of one step, and bytes of a checkpoint."""
+
+    peak: int
+    seconds: float
+    checkpoint: int
+
+
+class PeakMeter:
+    """The peak of memory inside: on a GPU what its allocator reserved, on a CPU the resident set, looked at by a thread."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.peak = device, 0
+
+    def __enter__(self) -> PeakMeter:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return self
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.device.type == "cuda":
+            self.peak = torch.cuda.max_memory_reserved(self.device)
+            return
+        self._done.set()
+        self._thread.join()
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._done.wait(INTERVAL):
+            self._look()
+
+    def _look(self) -> None:
+        self.peak = max(self.peak, psutil.Process().memory_info().rss)
+
+
+def measure(session: Session, loader: Loader, prompts: list[str]) -> Measured:
+    """Real forward, backward and optimiser steps on ``loader``'s batches, and one preview in two sampling steps.
+
+    Afterwards parameters, optimiser, schedule, averages, scaler and random numbers are as they were, bit for bit.
+    """
+    probe = replace(session, loader=loader, step=0)
+    device = session.accelerator.device
+    with undone(session), PeakMeter(device) as meter:
+        for number in range(WARM_UP + TIMED):
+            if number == WARM_UP:
+                start = _now(device)
+            loop.train_step(probe)
+        seconds = (_now(device) - start) / TIMED
+        tensors, _ = pack_optimizer(session.optimizer.optimizer)
+        checkpoint = sum(tensor.nbytes for tensor in (*tensors.values(), *session.parameters()))
+        config = session.config
+        short = config.preview.model_copy(update={"steps": 2})
+        with session.resting.awake(), uncompiled():
+            preview.sample(session.bundle, short, prompts[: preview.CHUNK], config.data.resolution)
+    return Measured(meter.peak, seconds, checkpoint)
+
+
+@contextmanager
+def undone(session: Session) -> Iterator[None]:
+    """Whatever is trained inside, the session is afterwards as before."""
+    optimizer, scaler = session.optimizer.optimizer, session.accelerator.scaler
+    parameters = [parameter.detach().clone() for parameter in session.parameters()]
+    tensors, values = pack_optimizer(optimizer)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    schedule, scale = session.schedule.state_dict(), scaler and scaler.state_dict()
+    average = {} if session.ema is None else {name: tensor.clone() for name, tensor in session.ema.state().items()}
+    with rng.preserved():
+        yield
+    with torch.no_grad():
+        for parameter, before in zip(session.parameters(), parameters, strict=True):
+            parameter.copy_(before)
+    session.optimizer.zero_grad(set_to_none=True)
+    unpack_optimizer(optimizer, tensors, values)
+    session.schedule.load_state_dict(schedule)
+    if session.ema is not None:
+        session.ema.load_state(average)
+    if scaler and scale:
+        scaler.load_state_dict(scale)
+
+
+def _now(device: torch.device) -> float:
+    """The clock, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,124 @@
+"""What a run needs, from shapes alone: weights by counting, activations from one step on the meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from morelora import inject, resolve
+from trainer.conditioning import Size
+from trainer.config import Config
+from trainer.estimate.tracker import peak_of
+from trainer.memory.quantized import is_packed
+from trainer.models.parts import build_empty
+from trainer.models.registry import DTYPES
+from trainer.models.source import Source
+
+META = torch.device("meta")
+OPTIMIZER_NUMBERS = 2
+"""Numbers that an optimiser keeps for each trained one; AdamW's two moments stand for all."""
+BITS = {"int8": 8.0, "nf4": 4.5}
+DOUBLE_BITS = 4.13
+TOKENS = 77
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes on the device at the peak of a step, beside the program itself."""
+
+    weights: int
+    trained: int
+    """Adapters, their gradients and the optimiser's state."""
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.trained + self.activations
+
+
+def predict(config: Config, source: Source, bucket: Size, device: torch.device) -> Need:
+    """The need of a run whose largest bucket is ``bucket``. Reads no weight and computes no value."""
+    models = empty_parts(source)
+    weights = weight_bytes(config, models, device)
+    trained = {name: models[name] for name in _trained(config, models)}
+    adapters = inject(trained, resolve(trained, config.adapter))
+    numbers = sum(parameter.numel() for parameter in adapters.parameters())
+    if config.train.gradient_checkpointing:
+        _checkpointed(models)
+    for model in models.values():
+        model.to(_compute_dtype(config)).train()
+    for _, adapter in adapters:
+        adapter.float()
+    denoiser, texts = models["unet"], [models[name] for name in trained if name != "unet"]
+    step = partial(_step, config, denoiser, texts, models, (bucket[0] // source.pixel_factor, bucket[1] // source.pixel_factor))
+    activations = peak_of(step, models.values())
+    return Need(weights, 4 * numbers * (1 + OPTIMIZER_NUMBERS), activations)
+
+
+def empty_parts(source: Source) -> dict[str, Any]:
+    """Denoiser and text encoders without memory."""
+    return {
+        name: build_empty(name, part.config).requires_grad_(False) for name, part in source.parts.items() if name != "vae"
+    }
+
+
+def weight_bytes(config: Config, models: Mapping[str, nn.Module], device: torch.device) -> int:
+    """Bytes of the frozen weights that are on the device while it trains, in the form that the settings ask for."""
+    rests = config.device.offload and device.type != "cpu" and not config.train.text_encoder
+    return sum(_bytes(config, model) for name, model in models.items() if name == "unet" or not rests)
+
+
+def _bytes(config: Config, model: nn.Module) -> int:
+    size = DTYPES[config.model.dtype].itemsize
+    total = sum(parameter.numel() for parameter in model.parameters()) * size
+    if config.device.quantize == "none":
+        return total
+    bits = DOUBLE_BITS if config.device.double_quantize else BITS[config.device.quantize]
+    packed = sum(layer.weight.numel() for path, layer in model.named_modules() if is_packed(path, layer))
+    return total - round(packed * (size - bits / 8))
+
+
+def _trained(config: Config, models: Mapping[str, nn.Module]) -> list[str]:
+    return [name for name in models if (config.train.unet if name == "unet" else config.train.text_encoder)]
+
+
+def _compute_dtype(config: Config) -> torch.dtype:
+    return DTYPES[config.model.dtype if config.train.precision == "fp32" else config.train.precision]
+
+
+def _checkpointed(models: Mapping[str, Any]) -> None:
+    """Without the random state, which the meta device has not."""
+    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    models["unet"].enable_gradient_checkpointing(again)
+    for name, model in models.items():
+        if name != "unet":
+            model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+
+
+def _step(config: Config, unet: Any, texts: list[Any], models: Mapping[str, Any], latent: Size) -> Tensor:
+    """A loss of nothing but shapes, of one micro step."""
+    batch, dtype = config.train.batch_size, _compute_dtype(config)
+    make = partial(torch.empty, device=META, dtype=dtype)
+    length = TOKENS * config.model.caption_chunks
+    ids = torch.zeros(batch * config.model.caption_chunks, TOKENS, device=META, dtype=torch.long)
+    states = sum((text(input_ids=_fitting(text, ids)).last_hidden_state.mean() for text in texts), make(()))
+    condition = make(batch, length, unet.config.cross_attention_dim) + states
+    added = None
+    if "text_encoder_2" in models:
+        width = models["text_encoder_2"].config.projection_dim
+        added = {"text_embeds": make(batch, width), "time_ids": make(batch, 6)}
+    noisy = make(batch, unet.config.in_channels, latent[1], latent[0])
+    t = torch.zeros(batch, device=META)
+    predicted = unet(noisy, t, encoder_hidden_states=condition, added_cond_kwargs=added).sample
+    return predicted.float().square().mean()
+
+
+def _fitting(text: Any, ids: Tensor) -> Tensor:
+    """Token ids no longer than the encoder has positions for."""
+    return ids[:, : text.config.max_position_embeddings]
