@@ -141,7 +141,25 @@ def statement_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [("checkpoints", str(plan["checkpoints"]))]
     if plan["effective_strength"]:
         rows += [("effective strength", strength_text(plan["effective_strength"]))]
+    rows += estimate_rows(plan.get("estimate"))
     return rows
+
+
+def estimate_rows(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What the run will take; nothing where it was not measured."""
+    if found is None:
+        return []
+    share = f"base {size_text(found['weights'])}, adapters and optimiser {size_text(found['trained'])}"
+    return [
+        ("memory", f"{size_text(found['memory'])} at the peak ({share}) of {size_text(found['available'])}"),
+        ("time", f"{found['step_seconds']:.3g} s a step, {duration(found['seconds'])} for the steps"),
+        ("disk", f"{size_text(found['disk'])} of {size_text(found['disk_free'])}"),
+    ]
+
+
+def size_text(size: int) -> str:
+    """``3.2 GiB``, ``41 MiB``."""
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"
 
 
 def strength_text(strength: float) -> str:

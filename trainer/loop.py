@@ -42,11 +42,7 @@ def train_steps(
     moved = GradientCheck(session.named_parameters())
     while session.step < config.train.steps:
         rates = [float(rate) for rate in session.schedule.get_last_lr()]
-        if session.word is not None:
-            session.word.rest(session.step)
-        loss = _backward(session)
-        norm = _optimize(session)
-        session.step += 1
+        loss, norm = train_step(session)
         if moved.is_open:
             moved.look(session.step, emit)
         session.optimizer.zero_grad(set_to_none=True)
@@ -59,6 +55,16 @@ def train_steps(
                 break
     meter.flush()
     return session.step == config.train.steps
+
+
+def train_step(session: Session) -> tuple[Tensor, Tensor]:
+    """One optimiser step; its loss and its gradient's norm before clipping. The gradients are left to be looked at."""
+    if session.word is not None:
+        session.word.rest(session.step)
+    loss = _backward(session)
+    norm = _optimize(session)
+    session.step += 1
+    return loss, norm
 
 
 def _backward(session: Session) -> Tensor:

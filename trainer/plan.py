@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from morelora import AdapterSet, Target
 from trainer.config import Config
@@ -52,6 +53,8 @@ class Plan:
     effective_strength: float
     """``lr * sqrt(alpha / rank)`` of the UNet: comparable between settings of one algorithm."""
     notes: list[str] = field(default_factory=list)
+    estimate: dict[str, Any] | None = None
+    """``trainer.estimate.Estimate``, unless ``device.estimate = false``."""
 
     def with_word(self, word: Word | None, dataset: Dataset) -> Plan:
         """The same with what is trained of a word; without an adapter there is no effective strength."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -16,18 +17,19 @@ from trainer.config import Config
 from trainer.data import Cache, Dataset, hold_out, scan
 from trainer.data.sources import labels
 from trainer.duration import settle_steps, steps_note
-from trainer.embedding import add_word, init_rows
+from trainer.embedding import init_rows
 from trainer.errors import ExitCode, StoppedError
+from trainer.estimate import estimate, notes, refuse_hopeless, sample_of
 from trainer.events import Event, Finished, Started, Warned
 from trainer.keeper import Keeper
 from trainer.loop import train_steps
 from trainer.metadata import PictureFolder, Provenance
 from trainer.models import Bundle, find, load
-from trainer.optim import check_optimizer, parameter_groups
-from trainer.plan import state_plan
+from trainer.optim import check_optimizer
+from trainer.plan import Plan, state_plan
 from trainer.preview import check_size
 from trainer.run import RunDir
-from trainer.session import add_adapters, begin_from_file, build_accelerator, build_session
+from trainer.session import Session, build_accelerator, build_session
 from trainer.stop import StopRequests
 from trainer.team import Team
 from trainer.trackers import Trackers, check_trackers
@@ -55,15 +57,32 @@ def train(asked: Config, *, listener: Listener, dry_run: bool = False) -> Path:
     accelerator = build_accelerator(asked)
     config, bundle, dataset = _open_inputs(asked, accelerator)
     if dry_run:
-        adapters, targets = add_adapters(config, bundle.to(accelerator.device))
-        begin_from_file(config, adapters)
-        parameter_groups(adapters, targets, config.optimizer)
-        word = add_word(config, bundle)  # before the plan, which counts the captions' tokens
-        plan = state_plan(config, bundle, dataset, targets, adapters, accelerator.num_processes).with_word(word, dataset)
-        listener(Started(asdict(plan), 0))
+        _rehearse(config, bundle, dataset, accelerator, listener)
         return Path(config.run.output) / config.run.name
     run = _create(asked, accelerator)
     return _Run(run, config, accelerator, listener).go(bundle, dataset)
+
+
+def _rehearse(config: Config, bundle: Bundle, dataset: Dataset, accelerator: Accelerator, listener: Listener) -> None:
+    """State the plan, with a few pictures encoded in a folder that is gone afterwards."""
+    notice: Callable[[str], None] = lambda text: listener(Warned(text))  # noqa: E731
+    sample = sample_of(dataset, config.train.batch_size * config.train.accumulation)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Cache(Path(folder), notice)
+        session = build_session(config, bundle, sample, accelerator, cache, notice)
+        listener(Started(asdict(_plan(session, dataset, cache)), 0))
+
+
+def _plan(session: Session, dataset: Dataset, cache: Cache) -> Plan:
+    """The statement of a session that is ready, with its estimate."""
+    config, bundle, accelerator = session.config, session.bundle, session.accelerator
+    plan = state_plan(config, bundle, dataset, session.targets, session.adapters, accelerator.num_processes)
+    plan = plan.with_word(session.word, dataset)
+    if not config.device.estimate:
+        return plan
+    found = estimate(session, dataset, cache, _prompts(config, dataset))
+    lacks = notes(found, config, bundle.source, dataset, accelerator.device)
+    return replace(plan, estimate=asdict(found), notes=[*plan.notes, *lacks])
 
 
 def resume(run_dir: Path, *, listener: Listener) -> Path:
@@ -93,6 +112,7 @@ def _open_inputs(config: Config, accelerator: Accelerator) -> tuple[Config, Bund
     factor = source.pixel_factor
     check_size(config.preview, factor)
     dataset = hold_out(scan(config.data, factor), config.validation, config.data, factor)
+    refuse_hopeless(config, source, dataset, accelerator.device)
     pictures = sum(not item.regularization for item in dataset.items)
     settled = settle_steps(config, pictures)
     bundle = load(config.model, source)
@@ -162,9 +182,7 @@ class _Run:
             self.run.rewind_events(session.step)
             if self.config.track.trackers:
                 self.trackers = Trackers(self.accelerator, self.run, self.config.track, session)
-        processes = self.accelerator.num_processes
-        plan = state_plan(self.config, bundle, dataset, session.targets, session.adapters, processes)
-        plan = plan.with_word(session.word, dataset)
+        plan = _plan(session, dataset, cache)
         self.emit(Started(asdict(plan), session.step))
         keeper.prompts = _prompts(self.config, dataset)
         if self.accelerator.is_main_process:

@@ -8,6 +8,7 @@ is made on ``PROBES`` random inputs, whose expected squared outputs are the squa
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -256,6 +257,7 @@ def _with_lycoris(models: dict[str, nn.Module], path: Path) -> LayerOf:
     applies the scale twice."""
     from lycoris.modules import get_module, make_module
 
+    logging.getLogger("LyCORIS").setLevel(logging.ERROR)
     tensors, _ = read(path)
     if not any(key.startswith("lora_") for key in tensors):
         raise CannotReadError("it reads kohya's key names only")

@@ -102,6 +102,7 @@ def values(base: Path, images: Path, output: Path, **changes: Any) -> dict[str, 
         "adapter": {"algorithm": "lora", "rank": 2, "alpha": 1.0, "layers": "all"},
         "train": {"steps": 6, "batch_size": 2},
         "optimizer": {"lr": 1e-2},
+        "device": {"estimate": False},
         "preview": {"steps": 2, "prompts": ["{trigger}, fox"], "guidance": 2.0},
         "checkpoint": {"every": 2},
     }

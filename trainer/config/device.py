@@ -24,3 +24,4 @@ class DeviceConfig(Section):
     offload: bool = setting(
         True, "Keep the VAE, and text encoders that are not trained, off the device between caching and previews."
     )
+    estimate: bool = setting(True, "Measure memory and time on a few steps before the run; they leave no trace in its result.")

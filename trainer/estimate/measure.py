@@ -76,6 +76,7 @@ def measure(session: Session, loader: Loader, prompts: list[str]) -> Measured:
             if number == WARM_UP:
                 start = _now(device)
             loop.train_step(probe)
+            session.optimizer.zero_grad(set_to_none=True)
         seconds = (_now(device) - start) / TIMED
         tensors, _ = pack_optimizer(session.optimizer.optimizer)
         checkpoint = sum(tensor.nbytes for tensor in (*tensors.values(), *session.parameters()))

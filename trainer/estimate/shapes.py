@@ -63,14 +63,12 @@ def predict(config: Config, source: Source, bucket: Size, device: torch.device) 
 
 def empty_parts(source: Source) -> dict[str, Any]:
     """Denoiser and text encoders without memory."""
-    return {
-        name: build_empty(name, part.config).requires_grad_(False) for name, part in source.parts.items() if name != "vae"
-    }
+    return {name: build_empty(name, part.config).requires_grad_(False) for name, part in source.parts.items() if name != "vae"}
 
 
 def weight_bytes(config: Config, models: Mapping[str, nn.Module], device: torch.device) -> int:
     """Bytes of the frozen weights that are on the device while it trains, in the form that the settings ask for."""
-    rests = config.device.offload and device.type != "cpu" and not config.train.text_encoder
+    rests = config.device.offload and device.type != "cpu" and not config.reads_captions_live
     return sum(_bytes(config, model) for name, model in models.items() if name == "unet" or not rests)
 
 

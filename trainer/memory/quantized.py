@@ -9,7 +9,6 @@ Sources     LLM.int8() arXiv 2208.07339; QLoRA arXiv 2305.14314, sections 2 and 
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import Any
 
@@ -27,7 +26,6 @@ KEPT = ("time_embedding", "add_embedding", "time_emb_proj")
 
 def library() -> Any:
     """``bitsandbytes.functional``. Raises ``InputError`` with the line that installs it."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         from bitsandbytes import functional
     except ImportError as error:
