@@ -70,6 +70,7 @@ def _rehearse(config: Config, bundle: Bundle, dataset: Dataset, accelerator: Acc
     with tempfile.TemporaryDirectory() as folder:
         cache = Cache(Path(folder), notice)
         session = build_session(config, bundle, sample, accelerator, cache, notice)
+        session.begin()
         listener(Started(asdict(_plan(session, dataset, cache)), 0))
 
 
