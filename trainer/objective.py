@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from trainer import rng
-from trainer.config import LossConfig
+from trainer.conditioning import States
+from trainer.config import Config, LossConfig
 from trainer.data import Batch
 from trainer.diffusion.density import Density
-from trainer.diffusion.losses import picture_mean, pointwise, scheduled_delta
+from trainer.diffusion.losses import importance_of, picture_mean, pointwise, scheduled_delta
 from trainer.diffusion.noise import draw_noise, draw_timesteps
 from trainer.diffusion.schedule import Schedule
 from trainer.diffusion.weights import debiased_weight, min_snr_weight
@@ -30,14 +33,47 @@ class Corrupted:
     target: Tensor
 
 
+@dataclass(frozen=True)
+class Text:
+    """Captions of a batch, and their states where they were encoded ahead."""
+
+    captions: list[str]
+    states: States | None
+
+
 def losses(session: Session, batch: Batch) -> Tensor:
     """Weighted loss of each picture, ``(B,)``, in float32; noise and timesteps depend on seed and batch number alone."""
-    config, schedule = session.config.loss, session.bundle.schedule
+    config, schedule, device = session.config.loss, session.bundle.schedule, session.accelerator.device
     given = corrupt(session, batch)
+    prediction = predict(session, batch, given, Text(batch.captions, batch.text_states))
+    importance = None if batch.masks is None else importance_of(batch.masks.to(device), config.unmasked_weight)
+    regular = torch.tensor(batch.regularization, device=device)
+    loss = compare(prediction, given, config, schedule, importance)
+    loss = loss * batch.weights.to(device) * torch.where(regular, config.prior_weight, 1.0)
+    if session.config.keeps_prior:
+        loss = loss + config.prior_preservation * torch.where(regular, 0.0, drift(session, batch, given))
+    return loss
+
+
+def drift(session: Session, batch: Batch, given: Corrupted) -> Tensor:
+    """How far the adapters have moved the predictions for the captions without trigger, ``(B,)``.
+
+    The loss of the adapted prediction against the base model's own, of the same noised pictures: with strength 0, also in the
+    text encoders, and without gradient. Regularisation pictures are left out: they have a target of their own.
+    Sources: OneTrainer's prior prediction, ai-toolkit's differential output preservation.
+    """
+    plain = Text(batch.plain, batch.plain_states)
+    with torch.no_grad(), session.at_strength(0.0):
+        base = predict(session, batch, given, plain)
+    adapted = predict(session, batch, given, plain)
+    return compare(adapted, replace(given, target=base), session.config.loss, session.bundle.schedule)
+
+
+def predict(session: Session, batch: Batch, given: Corrupted, text: Text) -> Tensor:
+    """The denoiser's prediction under a text, with the adapters as they are."""
     with session.accelerator.autocast():
-        text = batch.text_states if batch.text_states is not None else session.bundle.encode_text(batch.captions)
-        prediction = session.bundle.predict(given.noisy, given.t, text, batch.frames)
-    return compare(prediction, given, config, schedule)
+        states = text.states if text.states is not None else session.bundle.encode_text(text.captions)
+        return session.bundle.predict(given.noisy, given.t, states, batch.frames)
 
 
 def corrupt(session: Session, batch: Batch) -> Corrupted:
@@ -59,25 +95,43 @@ def density(config: LossConfig) -> Density:
     return Density(config.timesteps, config.timestep_min, config.timestep_max, config.timestep_mean, config.timestep_std)
 
 
-def remarks(config: LossConfig, schedule: Schedule) -> list[str]:
+def remarks(config: Config, schedule: Schedule) -> list[str]:
     """What the plan says of the loss. Raises ``InputError`` where the base model has fewer timesteps than are asked for."""
-    drawn, total = density(config), len(schedule)
+    return [*_on_timesteps(density(config.loss), len(schedule)), *_on_preservation(config)]
+
+
+def _on_timesteps(drawn: Density, total: int) -> Iterator[str]:
     if drawn.last >= total:
         raise InputError(
             f"loss.timestep_max = {drawn.last}, but the base model has {total} timesteps, from 0 on",
             f"set loss.timestep_max = {total - 1} or less",
         )
-    if drawn == Density(last=total - 1):
-        return []
-    shape = f"{drawn.kind} from {drawn.first} to {drawn.last}: {drawn.sparkline(total)} (least to most noise)"
-    return [f"Timesteps are drawn {shape}; --plot-timesteps FILE.png shows them."]
+    if drawn != Density(last=total - 1):
+        shape = f"{drawn.kind} from {drawn.first} to {drawn.last}: {drawn.sparkline(total)} (least to most noise)"
+        yield f"Timesteps are drawn {shape}; --plot-timesteps FILE.png shows them."
 
 
-def compare(prediction: Tensor, given: Corrupted, config: LossConfig, schedule: Schedule) -> Tensor:
-    """The settings' loss of a prediction, weighed by timestep, ``(B,)``."""
+def _on_preservation(config: Config) -> Iterator[str]:
+    if config.keeps_prior:
+        yield (
+            "Prior preservation: every micro step also predicts the captions without trigger, by the base and by the adapters: "
+            "one pass more without and one with gradients, more than twice the time and nearly twice the activations' memory."
+        )
+        if config.data.caption_dropout:
+            yield (
+                "data.caption_dropout teaches the look without words, which loss.prior_preservation works against: "
+                "data.caption_dropout = 0 suits it."
+            )
+
+
+def compare(
+    prediction: Tensor, given: Corrupted, config: LossConfig, schedule: Schedule, importance: Tensor | None = None
+) -> Tensor:
+    """The settings' loss of a prediction, weighed by position and by timestep, ``(B,)``."""
     snr = schedule.snr(given.t)
     delta = scheduled_delta(config.huber_schedule, config.huber_delta, given.t / len(schedule), snr)
-    return weight(snr, config, schedule) * picture_mean(pointwise(config.kind, prediction, given.target, delta))
+    loss = pointwise(config.kind, prediction, given.target, delta)
+    return weight(snr, config, schedule) * picture_mean(loss, importance, config.mask_normalize)
 
 
 def weight(snr: Tensor, config: LossConfig, schedule: Schedule) -> Tensor | float:

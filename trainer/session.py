@@ -145,7 +145,7 @@ def encode_ahead(
 def build_loader(config: Config, bundle: Bundle, dataset: Dataset, cache: Cache, accelerator: Accelerator) -> Loader:
     """Deals out batches of encoded pictures."""
     team, views = Team.of(accelerator), Views(dataset)
-    encoded = encode_ahead(config, bundle, views, phrasing.texts(dataset), cache, accelerator)
+    encoded = encode_ahead(config, bundle, views, phrasing.texts(dataset, config.keeps_prior), cache, accelerator)
     return Loader(views, encoded, Dealing.of(config, team.world, team.rank))
 
 

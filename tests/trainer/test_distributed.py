@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tests.trainer import tiny
 from trainer import settings, train
 from trainer.errors import InputError
+from trainer.run import RunDir
 from trainer.team import Team, check_launch
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no")
@@ -32,6 +33,9 @@ OPTIONS = {
     "adapter__module_dropout": 0.1,
     "loss__noise_offset": 0.1,
     "loss__min_snr_gamma": 5.0,
+    "loss__prior_preservation": 0.5,
+    "validation__count": 3,
+    "validation__every": 3,
     "checkpoint__every": 3,
     "export__dtype": "fp32",
 }
@@ -49,9 +53,13 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return max((one[name].double() - other[name].double()).abs().max().item() for name in one)
 
 
+def validated(run: Path) -> list[float]:
+    return [event["loss"] for event in RunDir(run).events() if event["event"] == "Validated"]
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_adapter_of_one_and_resume_to_the_same_bits(tmp_path):
-    base, pictures = tiny.save_base(tmp_path / "base"), tiny.save_pictures(tmp_path / "pictures", 5)
+    base, pictures = tiny.save_base(tmp_path / "base"), tiny.save_pictures(tmp_path / "pictures", 6)
     alone = tiny.values(base, pictures, tmp_path / "alone", train__accumulation=2, **OPTIONS)
     expected = load_file(train.train(settings.parse(alone, "test"), listener=lambda event: None) / "tiny.safetensors")
 
@@ -61,6 +69,7 @@ def test_two_processes_give_the_adapter_of_one_and_resume_to_the_same_bits(tmp_p
     run = tmp_path / "both" / "tiny"
     whole = load_file(run / "tiny.safetensors")
     assert distance(whole, expected) < 1e-5
+    assert validated(run) == pytest.approx(validated(tmp_path / "alone" / "tiny"), rel=1e-5) and len(validated(run)) == 3
     moved = max(tensor.abs().max().item() for name, tensor in whole.items() if name.endswith("up.weight"))
     assert moved > 1e-2, "nothing was trained"
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
+from PIL import Image
 
 from tests.trainer import tiny
 from trainer import settings
-from trainer.config import LossConfig
+from trainer.config import Config, DataConfig, LossConfig
 from trainer.data import Batch
 from trainer.diffusion.schedule import Schedule
 from trainer.errors import InputError
-from trainer.objective import corrupt, losses, remarks
+from trainer.models import load
+from trainer.objective import Text, corrupt, drift, losses, predict, remarks
 from trainer.session import Session
 
 SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -26,6 +30,10 @@ def start(tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN201
     """Makes sessions on a tiny base whose four pictures form one batch."""
     folder = tmp_path_factory.mktemp("objective")
     base, pictures = tiny.save_base(folder / "base"), tiny.save_pictures(folder / "pictures")
+    (folder / "masks").mkdir()
+    left = Image.new("L", (64, 64), "black")
+    left.paste("white", (0, 0, 32, 64))
+    left.save(folder / "masks" / "0.png")
 
     def make(**changes) -> Session:  # noqa: ANN003
         return tiny.session(base, pictures, folder, **{"train__batch_size": 4, "train__text_encoder": False} | changes)
@@ -127,12 +135,94 @@ def test_input_perturbation_is_seen_and_not_aimed_at(start, plain):
 
 def test_the_plan_shows_which_timesteps_are_trained():
     schedule = Schedule(SCHEDULER.alphas_cumprod, "epsilon")
-    assert remarks(LossConfig(), schedule) == []
-    (said,) = remarks(LossConfig(timestep_min=500), schedule)
+    assert remarks(Config(), schedule) == []
+    (said,) = remarks(Config(loss=LossConfig(timestep_min=500)), schedule)
     assert "uniform from 500 to 999: ▁▁▁▁▁▁▁▁▁▁██████████" in said
     with pytest.raises(InputError, match="has 500 timesteps") as refused:
-        remarks(LossConfig(), Schedule(SCHEDULER.alphas_cumprod[:500], "epsilon"))
+        remarks(Config(), Schedule(SCHEDULER.alphas_cumprod[:500], "epsilon"))
     assert "timestep_max = 499" in refused.value.fix
+
+
+def weigh(session: Session, batch: Batch, **changes) -> torch.Tensor:  # noqa: ANN003
+    """Losses of a batch that differs from the dealt one."""
+    return losses(session, replace(batch, **changes)).detach()
+
+
+def test_a_mask_weighs_positions(start, plain):
+    """One picture has a mask file whose left half is white; the others count everywhere."""
+    masks = {"data__mask": "files", "data__mask_folder": str(Path(plain.config.data.images).parent / "masks")}
+    mask = torch.ones(4, 1, 8, 8)
+    mask[first(plain).items.index(0), ..., 4:] = 0
+    for unmasked, normalize in ((0.0, False), (0.25, False), (0.25, True)):
+        session = start(**masks, loss__unmasked_weight=unmasked, loss__mask_normalize=normalize)
+        _, d = differences(session)
+        counted = torch.where(mask == 1, 1.0, unmasked)
+        want = (d.square() * counted).mean((1, 2, 3)) / (counted.mean((1, 2, 3)) if normalize else 1)
+        torch.testing.assert_close(losses(session, first(session)).detach(), want)
+
+
+def test_weights_of_folders_and_of_regularisation_pictures(start, plain):
+    batch = first(plain)
+    before = weigh(plain, batch)
+    assert weigh(plain, batch, weights=torch.tensor([1.0, 2.0, 0.5, 0.0])).tolist() == pytest.approx(
+        (before * torch.tensor([1.0, 2.0, 0.5, 0.0])).tolist()
+    )
+    session = start(
+        data__images="",
+        data__sources=[{"path": plain.config.data.images}, {"path": plain.config.data.images, "regularization": True}],
+        loss__prior_weight=0.25,
+    )
+    found = weigh(session, batch, regularization=[False, True, False, True])
+    assert found.tolist() == pytest.approx((before * torch.tensor([1.0, 0.25, 1.0, 0.25])).tolist())
+
+
+def moved(session: Session) -> Session:
+    """The adapters no longer at their start, where they change nothing."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in session.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return session
+
+
+@pytest.mark.parametrize("text_encoder", [False, True])
+def test_prior_preservation_is_the_distance_to_the_base_on_captions_without_trigger(start, text_encoder):
+    """Against a second base model that has never had adapters."""
+    session = moved(start(train__text_encoder=text_encoder, loss__prior_preservation=2.0, data__caption_dropout=0.0))
+    batch, untouched = first(session), load(session.config.model)
+    given = corrupt(session, batch)
+    assert batch.plain == [caption.removeprefix("my style, ") for caption in batch.captions]
+    with torch.no_grad():
+        base = untouched.unet(given.noisy, given.t, encoder_hidden_states=untouched.encode_text(batch.plain)).sample
+        states = session.bundle.encode_text(batch.plain)
+        adapted = session.bundle.unet(given.noisy, given.t, encoder_hidden_states=states).sample
+    torch.testing.assert_close(drift(session, batch, given).detach(), (adapted - base).square().mean((1, 2, 3)))
+    assert bool((drift(session, batch, given) > 1e-6).all())
+    prediction = predict(session, batch, given, Text(batch.captions, batch.text_states))
+    own = (prediction - given.target).square().mean((1, 2, 3))
+    torch.testing.assert_close(weigh(session, batch), (own + 2.0 * drift(session, batch, given)).detach())
+    regular = [True, False, False, False]
+    torch.testing.assert_close(weigh(session, batch, regularization=regular)[0], own[0].detach())
+
+
+def test_the_plan_says_what_prior_preservation_costs_and_what_works_against_it():
+    schedule = Schedule(SCHEDULER.alphas_cumprod, "epsilon")
+    loss = LossConfig(prior_preservation=1.0)
+    said = remarks(Config(loss=loss, data=DataConfig(trigger="x")), schedule)
+    assert len(said) == 2 and "more than twice the time" in said[0] and "data.caption_dropout = 0" in said[1]
+    assert len(remarks(Config(loss=loss, data=DataConfig(trigger="x", caption_dropout=0)), schedule)) == 1
+
+
+def test_prior_preservation_pulls_the_adapters_back(start):
+    session = moved(start(loss__prior_preservation=1.0, loss__min_snr_gamma=5.0))
+    batch = first(session)
+    given = corrupt(session, batch)
+    before = drift(session, batch, given).sum()
+    before.backward()
+    with torch.no_grad():
+        for parameter in session.parameters():
+            parameter.sub_(1e-2 * parameter.grad)
+    assert session.adapters.strength == 1.0 and drift(session, batch, given).sum() < before
 
 
 @pytest.mark.parametrize(
@@ -144,6 +234,10 @@ def test_the_plan_shows_which_timesteps_are_trained():
         ({"timestep_min": 500, "timestep_max": 400}, "timestep_min .500. is above"),
         ({"timestep_mean": 1.0}, "loss.timestep_mean has no effect while loss.timesteps = 'uniform'"),
         ({"timesteps": "high_noise", "timestep_std": 2.0}, "loss.timestep_std has no effect"),
+        ({"unmasked_weight": 0.1}, "loss.unmasked_weight has no effect while data.mask = 'none'"),
+        ({"mask_normalize": True}, "loss.mask_normalize has no effect"),
+        ({"prior_weight": 0.5}, "loss.prior_weight has no effect while none of data.sources"),
+        ({"prior_preservation": 1.0}, "give a trigger"),
         ({"pyramid_discount": 0.9}, "loss.pyramid_discount has no effect"),
     ],
 )

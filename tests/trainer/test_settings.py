@@ -47,11 +47,19 @@ SET_TOGETHER: dict[str, dict[str, Any]] = {
     "loss.timestep_std": {"loss": {"timesteps": "logit_normal"}},
     "validation.every": {"validation": {"count": 1}},
     "validation.timesteps": {"validation": {"count": 1}},
+    "loss.unmasked_weight": {"data": {"mask": "files"}},
+    "loss.prior_weight": {"data": {"sources": [{"path": "a"}, {"path": "b", "regularization": True}]}},
+    "loss.prior_preservation": {"data": {"trigger": "x"}},
     "loss.pyramid_discount": {"loss": {"pyramid_iterations": 6}},
     "train.steps_max": {"train": {"steps_min": 1}},
     "optimizer.cycles": {"optimizer": {"schedule": "cosine_restarts"}},
     "optimizer.galore_interval": {"optimizer": {"galore_rank": 4}},
     "optimizer.galore_scale": {"optimizer": {"galore_rank": 4}},
+    "embedding.vectors": {"data": {"trigger": "x"}},
+    **{
+        f"embedding.{name}": {"data": {"trigger": "x"}, "embedding": {"vectors": 1}}
+        for name in ("lr", "weight_decay", "freeze_after", "norm_pull")
+    },
     "optimizer.power": {"optimizer": {"schedule": "polynomial"}},
 }
 """Settings that are refused where they would have no effect, and what gives them one."""

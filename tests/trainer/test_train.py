@@ -69,6 +69,7 @@ FULL = {
     "loss__pyramid_iterations": 3,
     "loss__input_perturbation": 0.1,
     "loss__timesteps": "high_noise",
+    "loss__prior_preservation": 0.5,
 }
 """Everything that draws random numbers or holds a state."""
 

@@ -53,6 +53,11 @@ class Config(Section):
         """Whether what the text encoders give changes while the run trains: captions then cannot be encoded once."""
         return self.train.text_encoder or self.embedding.vectors > 0
 
+    @property
+    def keeps_prior(self) -> bool:
+        """Whether the loss also asks for captions without the trigger."""
+        return self.loss.prior_preservation > 0
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Config:
         problem = next((problem for check in CHECKS for problem in check(self)), None)

@@ -148,6 +148,13 @@ def _loss(config: Config) -> Iterator[str]:
         yield from _idle(loss, "loss", ("timestep_mean", "timestep_std"), f"loss.timesteps = {loss.timesteps!r}")
     if not loss.pyramid_iterations:
         yield from _idle(loss, "loss", ("pyramid_discount",), "loss.pyramid_iterations = 0")
+    sources = [source.over(config.data) for source in config.data.sources] or [config.data]
+    if all(source.mask == "none" for source in sources):
+        yield from _idle(loss, "loss", ("unmasked_weight", "mask_normalize"), "data.mask = 'none'")
+    if not any(source.regularization for source in config.data.sources):
+        yield from _idle(loss, "loss", ("prior_weight",), "none of data.sources has regularization = true")
+    if loss.prior_preservation and not any(source.trigger for source in sources):
+        yield "loss.prior_preservation keeps the captions without data.trigger as the base has them: give a trigger"
 
 
 def _validation(config: Config) -> Iterator[str]:

@@ -36,3 +36,15 @@ class LossConfig(Section):
     input_perturbation: float = setting(
         0.0, "Extra noise in the denoiser's input that is not in its target; 0.1 is usual, 0 means off.", ge=0, le=1
     )
+    unmasked_weight: float = setting(
+        0.0, "How much counts what a picture's mask (data.mask) hides; 0.1 keeps the rest sane.", ge=0, lt=1
+    )
+    mask_normalize: bool = setting(False, "Divide a masked loss by the mask's area, so that small masks count as much as large.")
+    prior_weight: float = setting(1.0, "Weight of the loss of regularization pictures.", gt=0, le=100)
+    prior_preservation: float = setting(
+        0.0,
+        "Keep what the base model makes of captions without the trigger: weight of the difference to its own prediction. "
+        "Needs no pictures; a step takes more than twice the time. 1 is usual, 0 means off.",
+        ge=0,
+        le=100,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from trainer.conditioning import Frames, States
 from trainer.config import Config
 from trainer.data.encoded import Encoded
 from trainer.data.order import Order, generator
-from trainer.data.phrasing import phrase
+from trainer.data.phrasing import twin
 from trainer.data.views import View, Views
 
 
@@ -25,12 +25,14 @@ class Dealing:
     fill: bool = False
     world: int = 1
     rank: int = 0
+    plain: bool = False
+    """Whether the texts without the trigger are wanted too."""
 
     @classmethod
     def of(cls, config: Config, world: int = 1, rank: int = 0) -> Dealing:
         """From the settings."""
         fill = config.data.partial_batches == "fill"
-        return cls(config.train.seed, config.train.batch_size, fill, world, rank)
+        return cls(config.train.seed, config.train.batch_size, fill, world, rank, config.keeps_prior)
 
     def order(self, views: Views) -> Order:
         """Which shots make which batch: each comes as often in an epoch as its folder's pictures are repeated."""
@@ -63,6 +65,10 @@ class Batch:
     """Which pictures are of the class, not of the subject."""
     masks: Tensor | None = None
     """[B, 1, h, w] in 0..1: how much each latent counts; None where no picture of the data set has a mask."""
+    plain: list[str] = field(default_factory=list)
+    """``captions`` without the trigger, drawn alike; empty unless they are wanted."""
+    plain_states: States | None = None
+    """States of ``plain``; None where the text encoder runs in the loop."""
 
 
 class Loader:
@@ -101,7 +107,8 @@ class Loader:
         draw = generator(self._dealing.seed, "batch", number)
         views = [self._views.draw(self._shots[shot], draw) for shot in self._order.batch(number)]
         items = [self._views.dataset.items[view.item] for view in views]
-        captions = [phrase(item, self._views.settings(view.item), draw) for item, view in zip(items, views, strict=True)]
+        pairs = [twin(item, self._views.settings(view.item), draw) for item, view in zip(items, views, strict=True)]
+        captions, plain = [text for text, _ in pairs], [text for _, text in pairs] if self._dealing.plain else []
         latents = self._sample(views, draw.getrandbits(63))
         texts, masks = self._encoded.texts, self._encoded.masks
         return Batch(
@@ -116,6 +123,8 @@ class Loader:
             weights=torch.tensor([item.loss_weight for item in items]),
             regularization=[item.regularization for item in items],
             masks=None if masks is None else torch.stack([masks.get(view, latents.shape[2:]) for view in views]),
+            plain=plain,
+            plain_states=texts.batch(plain) if texts is not None and plain else None,
         )
 
     def _sample(self, views: Sequence[View], seed: int) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from trainer.config.data import FolderConfig
 from trainer.data import captions, tags, wildcards
@@ -26,6 +27,15 @@ def phrase(item: Item, settings: FolderConfig, draw: random.Random) -> str:
     return moved(text, settings, draw) if _moves(settings) else tags.whole(text)
 
 
+def twin(item: Item, settings: FolderConfig, draw: random.Random) -> tuple[str, str]:
+    """One text of the picture, and by the same draws the one without the trigger."""
+    state = draw.getstate()
+    text = phrase(item, settings, draw)
+    again = random.Random()  # noqa: S311
+    again.setstate(state)
+    return text, phrase(replace(item, captions=item.plain), settings, again)
+
+
 def moved(text: str, settings: FolderConfig, draw: random.Random) -> str:
     """The text with its tags shuffled and dropped as the settings say."""
     before, movable, after = _marked(text) if tags.SEPARATOR in text else _told(text, settings)
@@ -36,21 +46,24 @@ def moved(text: str, settings: FolderConfig, draw: random.Random) -> str:
     return f"{before}{', '.join(left)}{after}".strip(" ,") if left else tags.joined([before, after])
 
 
-def texts(dataset: Dataset) -> tuple[str, ...] | None:
-    """Every text that ``phrase`` can give, the empty one first; None where they are too many to be encoded ahead."""
+def texts(dataset: Dataset, plain: bool = False) -> tuple[str, ...] | None:
+    """Every text that ``phrase`` can give, the empty one first; None where they are too many to be encoded ahead.
+
+    With ``plain`` those without the trigger too.
+    """
     found = [""]
     for item in dataset.items:
-        for template in item.captions:
+        for template in (*item.captions, *item.plain) if plain else item.captions:
             if _moves(dataset.sources[item.source].settings) or wildcards.count(template) > MOST_TEXTS:
                 return None
             found += [tags.whole(text) for text in wildcards.all_texts(template, MOST_TEXTS)]
     return tuple(dict.fromkeys(found))
 
 
-def notes(dataset: Dataset, live: bool) -> Iterator[str]:
+def notes(dataset: Dataset, live: bool, plain: bool = False) -> Iterator[str]:
     """What the draws mean for text encoders, where nothing in them is trained (``live``: something is)."""
     if not live:
-        known = texts(dataset)
+        known = texts(dataset, plain)
         yield (
             f"The text encoder is not trained: {len(known)} texts are encoded once."
             if known is not None

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+TINY = 1e-8
 Kind = Literal["l2", "huber", "smooth_l1"]
 DeltaSchedule = Literal["constant", "exponential", "snr"]
 
@@ -39,9 +40,22 @@ def pointwise(kind: Kind, prediction: Tensor, target: Tensor, delta: Tensor) -> 
     return LOSSES[kind](prediction.float() - target.float(), delta.float().view(-1, 1, 1, 1))
 
 
-def picture_mean(loss: Tensor) -> Tensor:
-    """Mean over each picture, ``(B,)``."""
-    return loss.flatten(1).mean(1)
+def picture_mean(loss: Tensor, importance: Tensor | None = None, normalize: bool = False) -> Tensor:
+    """Mean over each picture, ``(B,)``; with an ``importance`` of each position, ``(B, 1, h, w)``, ``mean(importance * loss)``.
+
+    A picture with a small mask then counts less than one with a large mask, as in kohya's sd-scripts and, by default, in
+    OneTrainer. ``normalize`` divides by the mean importance, so that every picture counts the same (OneTrainer's
+    "normalize masked area loss"); a picture of no importance anywhere has a loss of 0 either way.
+    """
+    if importance is None:
+        return loss.flatten(1).mean(1)
+    weighed = (importance * loss).flatten(1).mean(1)
+    return weighed / importance.flatten(1).mean(1).clamp_min(TINY) if normalize else weighed
+
+
+def importance_of(mask: Tensor, unmasked_weight: float) -> Tensor:
+    """``mask + unmasked_weight (1 - mask)``: 1 where the mask is white, ``unmasked_weight`` where it is black."""
+    return mask + unmasked_weight * (1 - mask)
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:

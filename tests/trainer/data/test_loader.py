@@ -159,3 +159,26 @@ def test_batches_are_the_same_on_every_machine(made):
         ([0, 1], [False, False], ["", "fox 1"]),
         ([3, 0], [False, True], ["fox 3", ""]),
     ]
+
+
+def test_texts_without_trigger_are_drawn_like_those_with_it(made):
+    """The same alternative and choice, dropped together; the captions are those of a loader that wants no plain texts."""
+    dataset, latents, _ = made
+    captions, plain = ("duo, a {red|grey} fox", "duo, fox"), ("a {red|grey} fox", "fox")
+    items = tuple(replace(item, captions=captions, plain=plain) for item in dataset.items)
+    twins = (replace(dataset, items=items), latents, None)
+    wanted, usual = loader(twins, replace(DEALING, plain=True)), loader(twins, DEALING)
+    row = [wanted.batch(k) for k in range(30)]
+    assert all(batch.captions == usual.batch(k).captions and usual.batch(k).plain == [] for k, batch in enumerate(row))
+    pairs = {pair for batch in row for pair in zip(batch.captions, batch.plain, strict=True)}
+    assert pairs == {("", "")} | {(f"duo, {text}", text) for text in ("a red fox", "a grey fox", "fox")}
+
+
+def test_texts_without_trigger_are_encoded_ahead(made, tmp_path):
+    dataset, latents, _ = made
+    items = tuple(replace(item, plain=(f"plain {item.caption}",)) for item in dataset.items)
+    dataset = replace(dataset, items=items)
+    texts = Cache(tmp_path).texts(phrasing.texts(dataset, plain=True), CountingTexts().encoder)
+    batch = loader((dataset, latents, texts), replace(DEALING, plain=True)).batch(0)
+    assert torch.equal(batch.plain_states, texts.batch(batch.plain)) and batch.plain != batch.captions
+    assert not set(phrasing.texts(dataset)) & {text for item in items for text in item.plain}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from trainer.diffusion.losses import LOSSES, picture_mean, pointwise, scheduled_delta, squared_error
+from trainer.diffusion.losses import LOSSES, importance_of, picture_mean, pointwise, scheduled_delta, squared_error
 
 
 def pair() -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,3 +71,19 @@ def test_schedules_of_delta():
     assert scheduled_delta("constant", 0.1, progress, snr).tolist() == pytest.approx([0.1] * 3)
     assert scheduled_delta("exponential", 0.1, progress, snr).tolist() == pytest.approx([1.0, 0.1**0.5, 0.1])
     assert scheduled_delta("snr", 0.1, progress, snr).tolist() == pytest.approx([1.0, 0.9 / 4 + 0.1, 0.1])
+
+
+def test_a_mask_leaves_the_mean_over_what_it_shows():
+    loss = torch.arange(16.0).view(1, 2, 2, 4)
+    left = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(1, 1, 2, 4)
+    inside, outside = loss[..., :2].mean().item(), loss[..., 2:].mean().item()
+    assert picture_mean(loss, importance_of(left, 0.0)).item() == pytest.approx(inside / 2)
+    assert picture_mean(loss, importance_of(left, 0.0), normalize=True).item() == pytest.approx(inside)
+    assert picture_mean(loss, importance_of(left, 0.1)).item() == pytest.approx((inside + 0.1 * outside) / 2)
+    assert picture_mean(loss, importance_of(left, 0.1), normalize=True).item() == pytest.approx((inside + 0.1 * outside) / 1.1)
+    assert picture_mean(loss, importance_of(left, 1.0)).item() == picture_mean(loss).item()
+
+
+def test_a_black_mask_gives_no_loss_and_no_nan():
+    loss, black = torch.ones(1, 2, 2, 2), torch.zeros(1, 1, 2, 2)
+    assert [picture_mean(loss, black, normalize).item() for normalize in (False, True)] == [0.0, 0.0]
