@@ -10,12 +10,13 @@ import json
 from pathlib import Path
 
 import pytest
+import tomlkit
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.trainer import golden, miniatures, tiny
-from trainer import settings
+from trainer import cli, settings
 from trainer.errors import StoppedError
 from trainer.events import Event, Started, Step, Verified, Warned
 from trainer.train import resume, train
@@ -97,6 +98,28 @@ def test_the_metadata_name_the_family(trained):
     assert metadata["modelspec.prediction_type"] == ("v" if trained.family == "sd2" else "epsilon")
     assert metadata["ss_sd_model_name"] == f"{trained.family}.safetensors"
     assert json.loads(metadata["morelora"])["family"] == trained.family
+
+
+def test_a_condition_of_its_own_is_cached_and_trained_on(places, tmp_path, monkeypatch, capsys):
+    """Layer, chunks and velocity, through the command line, with captions encoded ahead."""
+    monkeypatch.setattr("trainer.keeper.verify", lambda *arguments: [])
+    pictures = tiny.save_pictures(tmp_path / "pictures", count=2)
+    (pictures / "0.txt").write_text("my style, " + "cat " * 100)
+    chosen = CHANGES | {
+        **{"train__steps": 1, "train__text_encoder": False, "adapter__layers": "attention", "model__clip_skip": 2},
+        **{"model__caption_chunks": 2, "model__objective": "v_prediction", "model__zero_terminal_snr": True},
+    }
+    file = tmp_path / "preset.toml"
+    values = tiny.values(places["sdxl", "file"], pictures, tmp_path, **chosen)
+    file.write_text(tomlkit.dumps(values), encoding="utf-8")
+    assert cli.main(["--preset", str(file)]) == 0, capsys.readouterr().err
+    assert "not read" not in capsys.readouterr().out
+    shapes = {load_file(entry)["00"].shape for entry in (tmp_path / "tiny" / "cache").glob("text-*.safetensors")}
+    assert shapes == {torch.Size([154, 96])}
+    with safe_open(file_of(tmp_path / "tiny"), "pt") as handle:
+        metadata = handle.metadata()
+    assert metadata["modelspec.prediction_type"] == "v" and metadata["ss_zero_terminal_snr"] == "True"
+    assert (metadata["ss_clip_skip"], metadata["ss_max_token_length"]) == ("2", "150")
 
 
 def test_the_plan_tells_family_and_objective(trained):

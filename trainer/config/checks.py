@@ -61,6 +61,11 @@ def _shown(folder: ShowingConfig, name: str) -> Iterator[str]:
         yield from _idle(folder, name, ("keep_tags",), f"{name}.shuffle_tags = false and {name}.tag_dropout = 0")
 
 
+def _model(config: Config) -> Iterator[str]:
+    if config.model.zero_terminal_snr and config.model.objective == "epsilon":
+        yield "model.zero_terminal_snr needs model.objective = 'v_prediction' (or 'auto', where the base says so)"
+
+
 def _train(config: Config) -> Iterator[str]:
     if not (config.train.unet or config.train.text_encoder or config.embedding.vectors):
         yield "train.unet, train.text_encoder and embedding.vectors are all off: nothing would be trained"
@@ -202,6 +207,7 @@ CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _data,
     _resolutions,
     _showing,
+    _model,
     _train,
     _device,
     _embedding,

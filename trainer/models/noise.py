@@ -58,7 +58,7 @@ def _objective(source: Source, config: ModelConfig, unet: Any) -> tuple[Objectiv
         return _known(source, str(source.scheduler.get("prediction_type", "epsilon"))), ""
     if "v_pred" in source.hints:
         return "v_prediction", "The base predicts the velocity: the file has the mark v_pred."
-    said = source.hints.get("modelspec.prediction_type", "")
+    said = source.hints.get("modelspec.prediction_type", "v" * ("768-v" in source.hints.get("modelspec.architecture", "")))
     if said:
         return _known(source, {"v": "v_prediction"}.get(said, said)), f"The base's metadata says that it predicts {said}."
     ways = "set model.objective if that is wrong"

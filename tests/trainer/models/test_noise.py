@@ -37,6 +37,7 @@ def noise(source: Any, spread: float = 0.0, **config: Any) -> Any:
         ("sd2", {}, 0.2, {}, "v_prediction", "v_prediction is guessed"),
         ("sdxl", {"v_pred": ""}, 0.0, {}, "v_prediction", "mark v_pred"),
         ("sd1", {"modelspec.prediction_type": "v"}, 0.0, {}, "v_prediction", "metadata"),
+        ("sd2", {"modelspec.architecture": "stable-diffusion-v2-768-v"}, 0.0, {}, "v_prediction", "metadata"),
         ("sd2", {"modelspec.prediction_type": "epsilon"}, 0.2, {}, "epsilon", "metadata"),
         ("sd2", {"modelspec.prediction_type": "v"}, 0.2, {"objective": "epsilon"}, "epsilon", ""),
     ],
