@@ -76,6 +76,11 @@ class Adapter(nn.Module):
         self.options = options
         self.scale = float(getattr(options, "scale", 1.0))
 
+    @property
+    def plain(self) -> Adapter:
+        """The additive adapter itself, without weight decomposition around it."""
+        return self
+
     def delta(self, weight: Tensor) -> Tensor:
         """``W' - W``, of the weight's shape. ``weight`` is the frozen ``W``."""
         raise NotImplementedError

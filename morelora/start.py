@@ -77,5 +77,4 @@ def _copy(own: Adapter, theirs: Adapter) -> None:
     values = dict(theirs.named_parameters())
     for leaf, parameter in own.named_parameters():
         parameter.copy_(values[leaf])
-    scales = [(a.inner if isinstance(a, WeightDecomposed) else a).scale for a in (theirs, own)]
-    own.scaled_factors()[0].mul_(scales[0] / scales[1])
+    own.scaled_factors()[0].mul_(theirs.plain.scale / own.plain.scale)

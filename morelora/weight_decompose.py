@@ -44,6 +44,10 @@ class WeightDecomposed(Adapter):
         """The inner algorithm's name."""
         return self.inner.name
 
+    @property
+    def plain(self) -> Adapter:
+        return self.inner
+
     def _sum(self, weight: Tensor) -> Tensor:
         """Sum over every axis but the decomposed one."""
         kept = 0 if self.axis == "output" else 1

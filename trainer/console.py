@@ -19,9 +19,6 @@ PLAIN_WIDTH = 120
 PLAIN_LINES = 20
 """About this many progress lines where the output is no terminal."""
 
-USUAL_STRENGTH = (3e-5, 5e-4)
-"""Range of ``lr * sqrt(alpha / rank)`` in which recipes for SD 1.5 and SDXL with AdamW lie; a small base takes more."""
-
 
 class Console:
     """Shows events. Use as a context manager: leaving it puts the terminal back."""
@@ -139,8 +136,6 @@ def statement_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [("buckets", _counts(plan["buckets"]))]
     rows += [("steps", f"{plan['steps']} of {plan['batch_size']} pictures = {plan['epochs']:.4g} epochs")]
     rows += [("checkpoints", str(plan["checkpoints"]))]
-    if plan["effective_strength"]:
-        rows += [("effective strength", strength_text(plan["effective_strength"]))]
     rows += estimate_rows(plan.get("estimate"))
     return rows
 
@@ -160,13 +155,6 @@ def estimate_rows(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 def size_text(size: int) -> str:
     """``3.2 GiB``, ``41 MiB``."""
     return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"
-
-
-def strength_text(strength: float) -> str:
-    """The effective strength and how it lies to the usual range."""
-    low, high = USUAL_STRENGTH
-    side = "below" if strength < low else "above" if strength > high else "within"
-    return f"{strength:.3g} = lr x sqrt(alpha / rank); {side} {low:g} to {high:g}, usual for SD 1.5 and SDXL"
 
 
 def step_text(event: Step, steps: int) -> str:
@@ -207,8 +195,13 @@ def result_lines(run: RunDir, name: str) -> list[str]:
 
 
 def _part_text(part: Mapping[str, Any]) -> str:
-    what = "vectors" if part["algorithm"].startswith("word ") else "layers"
-    return f"{part['algorithm']}: {part['layers']} {what}, {part['parameters']:,} parameters, lr {part['lr']:.3g}"
+    text = f"{part['algorithm']}: {part['layers']} layers, {part['parameters']:,} parameters, lr {part['lr']:.3g}"
+    return f"{text}, {strength_text(part['strength'], part['usual'])}" if part.get("strength") else text
+
+
+def strength_text(strength: float, usual: tuple[float, float] | None) -> str:
+    """The effective strength beside the usual range; a note says where it lies outside."""
+    return f"effective strength {strength:.3g}" + (f" (usual {usual[0]:.3g} to {usual[1]:.3g})" if usual else "")
 
 
 def _counts(counts: Mapping[str, int], prefix: str = "") -> str:

@@ -14,7 +14,7 @@ from trainer.embedding import Word
 from trainer.export import check
 from trainer.models import Bundle
 from trainer.objective import remarks
-from trainer.optim import learning_rate
+from trainer.optim import effective_strength, learning_rate, usual_range
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,21 @@ class TrainedPart:
     layers: int
     parameters: int
     lr: float
+    strength: float | None = None
+    """``lr * sqrt(alpha / rank)``; None where it says nothing."""
+    usual: tuple[float, float] | None = None
+    """Between what values the strength lies in recipes for this algorithm and base."""
+
+    def remark(self) -> list[str]:
+        """What to change where the strength is outside the usual range."""
+        if self.strength is None or self.usual is None or self.usual[0] <= self.strength <= self.usual[1]:
+            return []
+        side, fix = ("below", "raise") if self.strength < self.usual[0] else ("above", "lower")
+        usual = f"{self.usual[0]:.3g} to {self.usual[1]:.3g}"
+        return [
+            f"{self.component}, {self.algorithm}: the effective strength lr x sqrt(alpha / rank) = {self.strength:.3g} is {side} "
+            f"what is usual ({usual}): {fix} the learning rate or alpha if the result is not what you want"
+        ]
 
 
 @dataclass(frozen=True)
@@ -50,24 +65,20 @@ class Plan:
     """Pictures in one step: batch size x accumulation x processes."""
     epochs: float
     checkpoints: int
-    effective_strength: float
-    """``lr * sqrt(alpha / rank)`` of the UNet: comparable between settings of one algorithm."""
     notes: list[str] = field(default_factory=list)
     estimate: dict[str, Any] | None = None
     """``trainer.estimate.Estimate``, unless ``device.estimate = false``."""
 
     def with_word(self, word: Word | None, dataset: Dataset) -> Plan:
-        """The same with what is trained of a word; without an adapter there is no effective strength."""
+        """The same with what is trained of a word."""
         if word is None:
             return self
         parts = [
             TrainedPart(name, f"word {word.vectors.word!r}", len(part), part.numel(), word.config.lr)
             for name, part in word.vectors.vectors().items()
         ]
-        alone = not self.trained
-        notes = [*self.notes, *word.notes(dataset, alone)]
-        strength = 0.0 if alone else self.effective_strength
-        return replace(self, trained=[*self.trained, *parts], notes=notes, effective_strength=strength)
+        notes = [*self.notes, *word.notes(dataset, alone=not self.trained)]
+        return replace(self, trained=[*self.trained, *parts], notes=notes)
 
 
 def state_plan(
@@ -78,6 +89,7 @@ def state_plan(
     batch = config.train.batch_size * config.train.accumulation * processes
     views, dealing = Views(dataset), Dealing.of(config)
     epochs = steps * config.train.accumulation * processes / dealing.order(views).batches_per_epoch
+    trained = _trained(config, targets, adapters, bundle.unet.config.block_out_channels[0])
     return Plan(
         name=config.run.name,
         base=bundle.path.name,
@@ -85,7 +97,7 @@ def state_plan(
         objective=bundle.schedule.objective,
         device=str(bundle.device),
         precision=config.train.precision,
-        trained=_trained(config, targets, adapters),
+        trained=trained,
         pictures=report.pictures,
         captions=report.captions,
         buckets=report.buckets,
@@ -94,7 +106,6 @@ def state_plan(
         batch_size=batch,
         epochs=round(epochs, 2),
         checkpoints=_checkpoints(config, epochs),
-        effective_strength=config.optimizer.lr * getattr(config.adapter.options, "scale", 1.0) ** 0.5,
         notes=[
             *bundle.notes,
             *report.notes,
@@ -104,6 +115,7 @@ def state_plan(
             *_cut_captions(bundle, dataset),
             *_unread_layers(config, bundle),
             *_consequences(config),
+            *(text for part in trained for text in part.remark()),
             *remarks(config, bundle.schedule),
             *_remarks(adapters),
             *check(adapters, config.export),
@@ -111,15 +123,27 @@ def state_plan(
     )
 
 
-def _trained(config: Config, targets: list[Target], adapters: AdapterSet) -> list[TrainedPart]:
-    layers: Counter[tuple[str, str, float]] = Counter()
-    parameters: Counter[tuple[str, str, float]] = Counter()
+def _trained(config: Config, targets: list[Target], adapters: AdapterSet, width: int) -> list[TrainedPart]:
+    """What is alike in component, algorithm, rate and scale is one part."""
+    layers: Counter[tuple[str, str, bool, float, float]] = Counter()
+    parameters: Counter[tuple[str, str, bool, float, float]] = Counter()
     for target in targets:
-        algorithm = target.algorithm + ("+dora" if target.decompose else "")
-        key = (target.component, algorithm, learning_rate(target, config.optimizer))
+        adapter, lr = adapters.layers[target.name].adapter, learning_rate(target, config.optimizer)
+        key = (target.component, target.algorithm, target.decompose is not None, lr, adapter.plain.scale)
         layers[key] += 1
-        parameters[key] += sum(p.numel() for p in adapters.layers[target.name].adapter.parameters())
-    return [TrainedPart(part, name, layers[part, name, lr], parameters[part, name, lr], lr) for part, name, lr in layers]
+        parameters[key] += sum(p.numel() for p in adapter.parameters())
+    return [
+        TrainedPart(
+            component=component,
+            algorithm=algorithm + ("+dora" if decomposed else ""),
+            layers=layers[component, algorithm, decomposed, lr, scale],
+            parameters=parameters[component, algorithm, decomposed, lr, scale],
+            lr=lr,
+            strength=effective_strength(config.optimizer.name, lr, scale),
+            usual=usual_range(algorithm, component, decomposed, width),
+        )
+        for component, algorithm, decomposed, lr, scale in layers
+    ]
 
 
 def _checkpoints(config: Config, epochs: float) -> int:

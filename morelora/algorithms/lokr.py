@@ -71,8 +71,10 @@ class LoKr(RankAdapter):
         return self.w2_a is not None
 
     def remark(self) -> str:
-        if self.is_low_rank or self.options.full_matrix:
+        if self.is_low_rank:
             return ""
+        if self.options.full_matrix:
+            return "" if self.w1 is None else "both matrices are trained whole: alpha has no effect, the scale is 1"
         return "the block is so small beside the rank that it is trained whole, where alpha has no effect"
 
     @property

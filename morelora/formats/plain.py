@@ -51,10 +51,9 @@ def low_rank_factors(adapters: AdapterSet) -> dict[str, Factors]:
     """
     found, without = {}, {}
     for name, adapter in adapters:
-        inner = adapter.inner if isinstance(adapter, WeightDecomposed) else adapter
-        factors = inner.factors()
+        factors = adapter.plain.factors()
         if factors is None:
-            without[name] = inner
+            without[name] = adapter.plain
         else:
             found[name] = factors
     if without:

@@ -14,9 +14,12 @@ from trainer.plan import Plan, TrainedPart
 
 PLAN = Plan(
     name="my-style", base="pocket", family="sd1", objective="velocity", device="cpu", precision="fp32",
-    trained=[TrainedPart("unet", "loha", 127, 268000, 5e-3), TrainedPart("text_encoder", "loha", 24, 41472, 1e-3)],
+    trained=[
+        TrainedPart("unet", "loha", 127, 268000, 5e-3, 3.54e-3, (3e-5, 5e-4)),
+        TrainedPart("text_encoder", "loha", 24, 41472, 1e-3),
+    ],
     pictures=12, captions={".txt": 10, "file name": 2}, buckets={"64x64": 11, "72x56": 1}, dropped=0, steps=40,
-    batch_size=12, epochs=40.0, checkpoints=2, effective_strength=5e-3 * 0.5**0.5, notes=["alpha has no effect on two layers"],
+    batch_size=12, epochs=40.0, checkpoints=2, notes=["alpha has no effect on two layers"],
 )  # fmt: skip
 
 
@@ -37,7 +40,9 @@ def row(text: str, key: str) -> str:
 
 def test_the_statement_says_what_will_be_trained():
     text = shown(Started(asdict(PLAN), 0))
-    assert row(text, "unet") == "loha: 127 layers, 268,000 parameters, lr 0.005"
+    assert row(text, "unet") == (
+        "loha: 127 layers, 268,000 parameters, lr 0.005, effective strength 0.00354 (usual 3e-05 to 0.0005)"
+    )
     assert row(text, "text_encoder") == "loha: 24 layers, 41,472 parameters, lr 0.001"
     assert row(text, "pictures") == "12, dropped 0"
     assert row(text, "captions") == "10 from .txt, 2 from file name"
@@ -52,9 +57,9 @@ def test_the_statement_says_that_the_text_encoder_is_not_trained():
     assert row(text, "text encoder") == "not trained"
 
 
-@pytest.mark.parametrize(("strength", "side"), [(1e-5, "below"), (1e-4, "within"), (3.54e-3, "above")])
-def test_effective_strength_is_put_beside_the_usual_range(strength, side):
-    assert f"; {side} 3e-05 to 0.0005, usual for SD 1.5 and SDXL" in strength_text(strength)
+def test_effective_strength_is_put_beside_the_usual_range():
+    assert strength_text(3.54e-3, (3e-5, 5e-4)) == "effective strength 0.00354 (usual 3e-05 to 0.0005)"
+    assert strength_text(1e-4, None) == "effective strength 0.0001"
 
 
 def test_the_validation_loss_is_shown_by_timesteps():

@@ -138,7 +138,7 @@ def test_the_plan_counts_what_is_trained(inputs, tmp_path):
     assert {part["component"] for part in plan["trained"]} == {"unet", "text_encoder"}
     assert plan["pictures"] == 4 and plan["captions"] == {".txt": 4} and plan["dropped"] == 0
     assert plan["epochs"] == 3.0 and plan["checkpoints"] == 3
-    assert plan["effective_strength"] == pytest.approx(1e-2 * 0.5**0.5)
+    assert [part["strength"] for part in plan["trained"]] == [pytest.approx(1e-2 * 0.5**0.5)] * 2
 
 
 def test_the_plan_says_what_has_no_effect_and_what_the_file_cannot_hold(inputs, tmp_path):
