@@ -31,6 +31,7 @@ DESCRIPTION = """Train LoRA, LoHa, LoKr and DoRA adapters for Stable Diffusion f
   python3 launch.py --preset pocket-loha           a shipped example, from pictures to file
   python3 launch.py --images DIR --base MODEL_DIR --name NAME --trigger WORD
   python3 launch.py --plot-timesteps FILE.png ...  draw which timesteps these settings train
+  python3 launch.py --lint DIR                     look for faults in pictures and captions
   python3 launch.py --resume runs/NAME             go on where a run stopped
   python3 launch.py --test                         the tests"""
 
@@ -97,10 +98,14 @@ def build_parser() -> Parser:
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
         help="any setting, as in TOML; may be repeated, the last one counts. 'none' empties one",
     )  # fmt: skip
-    parser.add_argument(
-        "--plot-timesteps", type=Path, metavar="FILE.png", help="only draw how often each timestep would be trained"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be trained and train nothing")
+    instead = parser.add_argument_group("instead of training, with the same settings").add_mutually_exclusive_group()
+    instead.add_argument("--dry-run", action="store_true", help="say what would be trained and train nothing")
+    instead.add_argument(
+        "--lint", nargs="?", const="", metavar="DIR",
+        help="look for faults in pictures and captions; exit code 3 if there are some. Without DIR: in data.images",
+    )  # fmt: skip
+    instead.add_argument("--plot-timesteps", type=Path, metavar="FILE.png", help="draw how often each timestep would be trained")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="beside --lint: write the findings into a file too")
     return parser
 
 
@@ -111,6 +116,8 @@ def config_of(options: argparse.Namespace) -> Config:
         value = getattr(options, _flag(setting)[2:])
         if value is not None:
             settings.put(values, setting.path, value)
+    if options.lint:
+        settings.put(values, "data.images", options.lint)
     values = settings.apply(values, options.assignments)
     source = f"preset {options.preset} and the command line" if options.preset else "the command line"
     return settings.parse(values, source)
@@ -127,6 +134,8 @@ def _dispatch(options: argparse.Namespace) -> int:
     elif options.resume:
         _only(options, "--resume")
         _train(lambda listener: _resume(options.resume, listener))
+    elif options.lint is not None:
+        return _lint(config_of(options), options.json)
     elif options.plot_timesteps:
         _plot_timesteps(config_of(options), options.plot_timesteps)
     else:
@@ -139,6 +148,12 @@ def _start(config: Config, dry_run: bool, listener: Listener) -> Path:
     from trainer.train import train  # after the settings are checked: it takes seconds to import
 
     return train(config, listener=listener, dry_run=dry_run)
+
+
+def _lint(config: Config, file: Path | None) -> ExitCode:
+    from trainer.lint.door import lint_and_show
+
+    return lint_and_show(config, file)
 
 
 def _plot_timesteps(config: Config, file: Path) -> None:
@@ -168,7 +183,7 @@ def _only(options: argparse.Namespace, door: str) -> None:
     """A resumed run keeps its settings: refuse any that are given beside it."""
     given = [_flag(setting) for setting in _short_settings() if getattr(options, _flag(setting)[2:]) is not None]
     given += ["--set"] * bool(options.assignments) + ["--dry-run"] * options.dry_run
-    given += ["--plot-timesteps"] * bool(options.plot_timesteps)
+    given += ["--plot-timesteps"] * bool(options.plot_timesteps) + ["--lint"] * (options.lint is not None)
     if given:
         raise InputError(f"{given[0]} cannot stand beside {door}", "a resumed run keeps its own settings")
 

@@ -12,7 +12,8 @@ import rich.console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from trainer.events import Event, Failed, Finished, Preview, Saved, Started, Step, Validated, Verified, Warned
+from trainer.events import Event, Failed, Finished, Linted, Preview, Saved, Started, Step, Validated, Verified, Warned
+from trainer.lint.report import summary, table
 from trainer.run import EMBEDDING, RunDir
 
 PLAIN_WIDTH = 120
@@ -32,7 +33,7 @@ class Console:
         self.plan: Mapping[str, Any] = {}
         self.finished: Finished | None = None
         self.handlers: dict[type[Event], Callable[[Any], None]] = {
-            Started: self._started, Step: self._step, Preview: self._preview, Saved: self._saved,
+            Linted: self._linted, Started: self._started, Step: self._step, Preview: self._preview, Saved: self._saved,
             Validated: self._validated, Warned: self._warned, Verified: self._verified, Finished: self._finished,
         }  # fmt: skip
 
@@ -53,6 +54,11 @@ class Console:
     def say(self, text: str) -> None:
         """One line, above the bar where there is one."""
         self.out.print(text, markup=False)
+
+    def _linted(self, event: Linted) -> None:
+        if event.findings:
+            self.out.print(table(event.findings))
+        self.say(f"Pictures and captions: {summary(event.findings)}.")
 
     def _started(self, event: Started) -> None:
         self.plan = event.plan

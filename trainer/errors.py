@@ -11,6 +11,7 @@ class ExitCode(IntEnum):
     DONE = 0
     BUG = 1
     INPUT = 2
+    FAULTS = 3
     OUT_OF_MEMORY = 4
     NON_FINITE = 5
     DISK = 6

@@ -79,6 +79,13 @@ class Warned(Event):
 
 
 @dataclass(frozen=True)
+class Linted(Event):
+    """What the lint found in pictures and captions before the training: ``findings`` as in ``findings.json``."""
+
+    findings: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Verified(Event):
     """A reader loaded the exported file back; ``error`` is the change's largest relative error, None if it cannot read it."""
 

@@ -1,7 +1,7 @@
 """The run folder: the only file that knows the names inside it. The trainer writes, everyone else reads.
 
-``config.toml  events.jsonl  train.log  stop  run.lock  cache/  checkpoints/  previews/  tensorboard/  before_after.png
-verify.json  NAME.safetensors  NAME-000400.safetensors  NAME-embedding.safetensors``
+``config.toml  findings.json  events.jsonl  train.log  stop  run.lock  cache/  checkpoints/  previews/  tensorboard/
+before_after.png  verify.json  NAME.safetensors  NAME-000400.safetensors  NAME-embedding.safetensors``
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class RunDir:
         self.tensorboard = path / "tensorboard"
         self.before_after = path / "before_after.png"
         self.verify_file = path / "verify.json"
+        self.findings_file = path / "findings.json"
         self._lock = FileLock(path / "run.lock")
 
     @classmethod

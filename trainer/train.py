@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -20,8 +21,10 @@ from trainer.duration import settle_steps, steps_note
 from trainer.embedding import init_rows
 from trainer.errors import ExitCode, StoppedError
 from trainer.estimate import estimate, notes, refuse_hopeless, sample_of
-from trainer.events import Event, Finished, Started, Warned
+from trainer.events import Event, Finished, Linted, Started, Warned
 from trainer.keeper import Keeper
+from trainer.lint.report import plain
+from trainer.lint.survey import lint
 from trainer.loop import train_steps
 from trainer.metadata import PictureFolder, Provenance
 from trainer.models import Bundle, find, load
@@ -57,6 +60,8 @@ def train(asked: Config, *, listener: Listener, dry_run: bool = False) -> Path:
     accelerator = build_accelerator(asked)
     config, bundle, dataset = _open_inputs(asked, accelerator)
     if dry_run:
+        if config.data.lint:
+            listener(Linted(plain(lint(dataset, config, bundle.overflow))))
         _rehearse(config, bundle, dataset, accelerator, listener)
         return Path(config.run.output) / config.run.name
     run = _create(asked, accelerator)
@@ -173,7 +178,15 @@ class _Run:
             if self.accelerator.is_main_process:
                 self.run.unlock()
 
+    def _lint(self, bundle: Bundle, dataset: Dataset) -> None:
+        """Faults of the pictures, looked for once a run."""
+        if self.config.data.lint and self.accelerator.is_main_process and not self.run.findings_file.exists():
+            findings = plain(lint(dataset, self.config, bundle.overflow))
+            atomic.write_text(self.run.findings_file, json.dumps(findings, indent=1, ensure_ascii=False))
+            self.emit(Linted(findings))
+
     def _train(self, bundle: Bundle, dataset: Dataset, stop: StopRequests) -> None:
+        self._lint(bundle, dataset)
         cache = Cache(self.run.cache, notice=self._warn, should_stop=stop.requested, team=Team.of(self.accelerator))
         session = build_session(self.config, bundle, dataset, self.accelerator, cache, self._warn)
         keeper = Keeper(self.run, session, self.emit, _provenance(self.config, bundle, dataset))

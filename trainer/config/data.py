@@ -28,6 +28,7 @@ class RunPictures(Section):
         "smaller",
         "A bucket's last batch that its pictures cannot fill: run it smaller, or fill it with pictures seen again.",
     )
+    lint: bool = setting(True, "Look for faults in pictures and captions before training, and say what is found.")
 
 
 class FolderConfig(ShowingConfig):

@@ -37,6 +37,16 @@ class Folder:
     unusable: list[tuple[Path, str]]
     notes: list[str]
 
+    def without(self, skip: frozenset[Path]) -> Folder:
+        """The folder as if these files were not there."""
+        return replace(
+            self,
+            pictures=[file for file in self.pictures if file not in skip],
+            masks={file: mask for file, mask in self.masks.items() if mask not in skip},
+            others=[file for file in self.others if file not in skip],
+            unusable=[pair for pair in self.unusable if pair[0] not in skip],
+        )
+
 
 def read_folders(sources: Sequence[Source]) -> list[Folder]:
     """Sort the files of all folders by what they are. Raises ``InputError`` where a folder has no picture to train on."""

@@ -43,6 +43,8 @@ class Item:
     """Of the mask's values at the picture's size; empty where the whole picture counts."""
     regularization: bool = False
     loss_weight: float = 1.0
+    remarks: frozenset[str] = frozenset()
+    """What was noticed of the picture (``images.TRANSPARENT`` ...) and of its captions (``captions.NO_TRIGGER`` ...)."""
 
     @property
     def size(self) -> Size:

@@ -22,22 +22,32 @@ Unusables = list[tuple[Path, str]]
 """Files that cannot be used, and why."""
 
 
+class UnusableFiles(InputError):
+    """Some files cannot be used: ``files`` pairs each with the reason."""
+
+    def __init__(self, what: str, fix: str, files: Unusables) -> None:
+        super().__init__(what, fix)
+        self.files = files
+
+
 def scan(
     config: DataConfig,
     factor: int = 8,
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     sources: Sequence[Source] | None = None,
+    skip: frozenset[Path] = frozenset(),
 ) -> Dataset:
     """Read, decode and check every picture and caption of ``config.images`` or ``config.sources``, or of other ``sources``.
 
     ``factor`` is the VAE's reduction, which must divide ``config.bucket_step``; ``progress`` counts pictures.
-    Raises ``InputError`` for a folder, picture or caption that cannot be used, ``StoppedError`` when ``should_stop()``.
+    Files in ``skip`` are taken as absent. Raises ``InputError`` for a folder that cannot be used, ``UnusableFiles`` for pictures
+    and captions, ``StoppedError`` when ``should_stop()``.
     """
     background = images.colour(config.background)
     for side in {config.resolution, *config.resolutions}:
         buckets.check(side, config.bucket_step, factor)
-    folders = read_folders(sources_of(config) if sources is None else sources)
+    folders = [folder.without(skip) for folder in read_folders(sources_of(config) if sources is None else sources)]
     sources = [folder.source for folder in folders]
     name = namer(sources)
     unusable = [pair for folder in folders for pair in folder.unusable]
@@ -96,6 +106,7 @@ def _item(look: Look, text: Caption, bucket: Size, home: tuple[int, Source]) -> 
         mask_sha256=look.mask_sha256,
         regularization=source.regularization,
         loss_weight=source.loss_weight,
+        remarks=look.remarks | text.remarks,
     )
 
 
@@ -107,7 +118,7 @@ def _broken(sources: Sequence[Source], unusable: Unusables, name: notes.Name) ->
     lines = sorted({f"{name(file)}: {reason}" for file, reason in unusable})
     where = sources[0].path if len(sources) == 1 else count(len(sources), "folder")
     fix = "repair these files or take them out of the folder; nothing was trained"
-    return InputError(f"{count(len(lines), 'file')} in {where} cannot be used:\n{listing(lines)}", fix)
+    return UnusableFiles(f"{count(len(lines), 'file')} in {where} cannot be used:\n{listing(lines)}", fix, unusable)
 
 
 def _check_masks(items: Sequence[Item], sources: Sequence[Source]) -> None:
@@ -127,15 +138,18 @@ def _check_masks(items: Sequence[Item], sources: Sequence[Source]) -> None:
 
 def _buckets(looks: Sequence[Look], config: DataConfig, name: notes.Name) -> list[Size]:
     """The bucket of each picture. Raises ``InputError`` naming all that are too small."""
-    chosen, small = [], []
+    chosen: list[Size] = []
+    small: Unusables = []
     for look in looks:
         try:
             chosen.append(buckets.choose(look.size, config.resolution, config.bucket_step, config.upscale))
         except ValueError as error:
-            small.append(f"{name(look.path)}: {error}")
+            small.append((look.path, str(error)))
     if small:
-        raise InputError(
-            f"{count(len(small), 'picture')} smaller than data.bucket_step = {config.bucket_step}:\n{listing(small)}",
+        lines = [f"{name(file)}: {reason}" for file, reason in small]
+        raise UnusableFiles(
+            f"{count(len(small), 'picture')} smaller than data.bucket_step = {config.bucket_step}:\n{listing(lines)}",
             "take larger pictures, take these out, lower data.bucket_step, or set data.upscale = true to enlarge them",
+            small,
         )
     return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from trainer.config import ModelConfig
 from trainer.errors import InputError
+from trainer.models import text
 from trainer.models.bundle import Bundle
 from trainer.models.clip import build_tokenizer
 from trainer.models.folder import open_folder
@@ -80,6 +82,13 @@ def load(config: ModelConfig, source: Source | None = None) -> Bundle:
     loaded = bundle(source, pipeline, noise.schedule, config)
     loaded.notes += noise.notes
     return loaded
+
+
+def overflow_of(config: ModelConfig) -> Callable[[str], str]:
+    """What a base does not see of a caption, as ``Bundle.overflow``, from its vocabulary alone: no weight is read."""
+    _quiet()
+    tokenizer = _tokenizer(find(config).tokenizers["tokenizer"])
+    return lambda caption: text.overflow(tokenizer, caption, config.caption_chunks)
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:

@@ -1,0 +1,91 @@
+"""From a data set to the view that the rules look at: every picture is decoded and measured once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from trainer.config import Config
+from trainer.data import Dataset, Item, hold_out, images, scan
+from trainer.data.captions import EMPTY, NO_TRIGGER
+from trainer.data.looks import THREADS
+from trainer.data.scan import UnusableFiles
+from trainer.lint.finding import Finding
+from trainer.lint.measures import measure
+from trainer.lint.registry import check
+from trainer.lint.view import Picture, View
+from trainer.models import find, overflow_of
+
+ROUNDS = 4
+"""Times that a folder is read again without what could not be used: pictures, then captions, then what is too small."""
+
+
+def lint(dataset: Dataset, config: Config, overflow: Callable[[str], str]) -> list[Finding]:
+    """What the rules find in a data set that is ready to be trained on."""
+    return check(survey(dataset, config, overflow))
+
+
+def lint_folder(config: Config) -> list[Finding]:
+    """What the rules find in the folders of the settings; files that stop a training are findings here.
+
+    Raises ``InputError`` where there is no folder, or no picture in it, or no such base.
+    """
+    factor = find(config.model).pixel_factor
+    unusable: list[tuple[Path, str]] = []
+    for _ in range(ROUNDS):
+        try:
+            skip = frozenset(file for file, _ in unusable)
+            dataset = hold_out(scan(config.data, factor, skip=skip), config.validation, config.data, factor)
+            break
+        except UnusableFiles as error:
+            unusable += error.files
+            rest = error
+    else:
+        raise rest
+    bad = tuple((dataset.name(file), reason) for file, reason in unusable)
+    return check(survey(dataset, config, overflow_of(config.model), bad))
+
+
+def survey(dataset: Dataset, config: Config, overflow: Callable[[str], str], unusable: Sequence[tuple[str, str]] = ()) -> View:
+    """The view of a data set. Regularisation pictures are not judged: they show what the base does, good or bad."""
+    return View(
+        pictures=_pictures(dataset, [item for item in dataset.items if not item.regularization]),
+        held_out=_pictures(dataset, dataset.held_out),
+        resolution=config.data.resolution,
+        bucket_step=config.data.bucket_step,
+        batch_size=config.train.batch_size,
+        overflow=overflow,
+        strangers=tuple(dataset.name(file) for file in _strangers(dataset)),
+        unusable=tuple(unusable),
+    )
+
+
+def _pictures(dataset: Dataset, items: Sequence[Item]) -> tuple[Picture, ...]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        return tuple(pool.map(lambda item: _picture(dataset, item), items))
+
+
+def _picture(dataset: Dataset, item: Item) -> Picture:
+    source = dataset.sources[item.source]
+    bare = item.plain if {NO_TRIGGER, EMPTY} & item.remarks else item.captions
+    return Picture(
+        name=dataset.name(item.path),
+        path=item.path,
+        size=item.size,
+        bucket=item.bucket,
+        sha256=item.sha256,
+        remarks=item.remarks,
+        captions=bare,
+        source=item.caption_source,
+        measures=measure(images.decode(item.path, dataset.background).pixels, item.bucket),
+        trigger=source.trigger,
+        repeats=source.settings.repeats,
+    )
+
+
+def _strangers(dataset: Dataset) -> Iterator[Path]:
+    """Files beside the pictures that are no pictures, masks or captions of any."""
+    known = {file for item in dataset.items for file in (item.path, item.caption_file, item.mask)}
+    for folder in sorted({item.path.parent for item in dataset.items}):
+        yield from (file for file in sorted(folder.iterdir()) if file.is_file() and file not in known)
