@@ -13,7 +13,7 @@ from trainer.lint import captions, sizes
 
 @pytest.mark.parametrize(
     ("one", "other", "letters"),
-    [("", "", 0), ("abc", "abc", 0), ("abc", "ab", 1), ("ab", "ba", 1), ("kitten", "sitting", 3), ("ca", "abc", 3), ("", "abc", 3)],
+    [("", "", 0), ("abc", "abc", 0), ("abc", "ab", 1), ("ab", "ba", 1), ("kitten", "sitting", 3), ("ca", "abc", 3), ("", "ab", 2)],
 )
 def test_distance(one, other, letters):
     assert captions.distance(one, other) == captions.distance(other, one) == letters
@@ -52,7 +52,7 @@ def test_the_file_that_was_meant_is_named(stranger):
 
 
 def test_only_file_names_is_a_remark():
-    named = [replace(picture, name=f"{name}.png", source=FILE_NAME) for picture, name in zip(clean(), ("fox", "red boat"), strict=False)]
+    named = [replace(clean()[i], name=f"{name}.png", source=FILE_NAME) for i, name in enumerate(("fox", "red boat"))]
     (finding,) = captions.caption_missing(view(named))
     assert not finding.is_fault and not finding.pictures
 

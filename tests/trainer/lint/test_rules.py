@@ -27,5 +27,5 @@ def test_every_strength_is_found_more_often_than_not(scores, rule):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_shipped_pictures_are_clean(scores, rule):
-    shipped = {scene for scene, _ in scores[rule].alarms.values()} & {f"{CLEAN}: {name}" for name in ("blueprint", "duotone", "ink")}
-    assert not shipped
+    shipped = {f"{CLEAN}: {name}" for name in ("blueprint", "duotone", "ink")}
+    assert not shipped & {scene for scene, _ in scores[rule].alarms.values()}
