@@ -52,7 +52,7 @@ def survey(dataset: Dataset, config: Config, overflow: Callable[[str], str], unu
     return View(
         pictures=_pictures(dataset, [item for item in dataset.items if not item.regularization]),
         held_out=_pictures(dataset, dataset.held_out),
-        resolution=config.data.resolution,
+        resolution=max(config.data.resolution, *config.data.resolutions),
         bucket_step=config.data.bucket_step,
         batch_size=config.train.batch_size,
         overflow=overflow,
@@ -68,17 +68,18 @@ def _pictures(dataset: Dataset, items: Sequence[Item]) -> tuple[Picture, ...]:
 
 def _picture(dataset: Dataset, item: Item) -> Picture:
     source = dataset.sources[item.source]
+    bucket = max(item.buckets, key=lambda size: size[0] * size[1])
     bare = item.plain if {NO_TRIGGER, EMPTY} & item.remarks else item.captions
     return Picture(
         name=dataset.name(item.path),
         path=item.path,
         size=item.size,
-        bucket=item.bucket,
+        bucket=bucket,
         sha256=item.sha256,
         remarks=item.remarks,
         captions=bare,
         source=item.caption_source,
-        measures=measure(images.decode(item.path, dataset.background).pixels, item.bucket),
+        measures=measure(images.decode(item.path, dataset.background).pixels, bucket),
         trigger=source.trigger,
         repeats=source.settings.repeats,
     )
