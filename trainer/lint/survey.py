@@ -52,7 +52,7 @@ def survey(dataset: Dataset, config: Config, overflow: Callable[[str], str], unu
     return View(
         pictures=_pictures(dataset, [item for item in dataset.items if not item.regularization]),
         held_out=_pictures(dataset, dataset.held_out),
-        resolution=max(config.data.resolution, *config.data.resolutions),
+        resolution=max((config.data.resolution, *config.data.resolutions)),
         bucket_step=config.data.bucket_step,
         batch_size=config.train.batch_size,
         overflow=overflow,
