@@ -17,7 +17,7 @@ import torch
 from trainer.conditioning import Size
 from trainer.config import Config
 from trainer.console import size_text
-from trainer.data import Batch, Cache, Dataset
+from trainer.data import Batch, Cache, Dataset, Views, phrasing
 from trainer.errors import OutOfMemoryError
 from trainer.estimate.advice import advise
 from trainer.estimate.measure import measure
@@ -178,12 +178,13 @@ def _disk(config: Config, checkpoint: int, numbers: int) -> int:
 
 
 def _cache_size(config: Config, dataset: Dataset, batch: Batch) -> int:
-    """Bytes of the latents of all pictures (mean and standard deviation, mirrored too where asked for) and of text states."""
+    """Bytes of the latents of all views (mean and standard deviation) and of text states."""
     width, height = batch.frames.target
-    pixels = sum(item.bucket[0] * item.bucket[1] for item in (*dataset.items, *dataset.held_out))
-    latents = 2 * (1 + config.data.flip) * batch.latents[0].nbytes * pixels / (width * height)
+    views = (*Views(dataset).all(), *Views(dataset.validation, plain=True).all())
+    pixels = sum(view.bucket[0] * view.bucket[1] for view in views)
+    latents = 2 * batch.latents[0].nbytes * pixels / (width * height)
     states = batch.text_states if isinstance(batch.text_states, tuple) else (batch.text_states,)
-    text = sum(part[0].nbytes for part in states if part is not None) * len(dataset.prompts)
+    text = sum(part[0].nbytes for part in states if part is not None) * len(phrasing.texts(dataset, config.keeps_prior) or ())
     return round(latents + text)
 
 
