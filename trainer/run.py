@@ -1,7 +1,7 @@
 """The run folder: the only file that knows the names inside it. The trainer writes, everyone else reads.
 
-``config.toml  findings.json  events.jsonl  train.log  stop  run.lock  cache/  checkpoints/  previews/  tensorboard/
-before_after.png  verify.json  NAME.safetensors  NAME-000400.safetensors  NAME-embedding.safetensors``
+``config.toml  pictures.jsonl  findings.json  events.jsonl  train.log  stop  run.lock  cache/  checkpoints/  previews/
+tensorboard/  before_after.png  verify.json  NAME.safetensors  NAME-000400.safetensors  NAME-embedding.safetensors``
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class RunDir:
         self.events_file = path / "events.jsonl"
         self.log_file = path / "train.log"
         self.stop_file = path / "stop"
+        self.pictures_file = path / "pictures.jsonl"
         self.cache = path / "cache"
+        self.looks_file = self.cache / "looks.json"
         self.checkpoints = path / "checkpoints"
         self.previews = path / "previews"
         self.tensorboard = path / "tensorboard"

@@ -16,6 +16,7 @@ from morelora import atomic
 from trainer import memory, presets, settings
 from trainer.config import Config
 from trainer.data import Cache, Dataset, hold_out, scan
+from trainer.data.looks import Known, Watch
 from trainer.data.sources import labels
 from trainer.duration import settle_steps, steps_note
 from trainer.embedding import init_rows
@@ -58,14 +59,15 @@ def train(asked: Config, *, listener: Listener, dry_run: bool = False) -> Path:
         TrainerError: of the kind that names the cause; ``StoppedError`` after a stop that saved everything.
     """
     accelerator = build_accelerator(asked)
-    config, bundle, dataset = _open_inputs(asked, accelerator)
+    known = Known()
+    config, bundle, dataset = _open_inputs(asked, accelerator, known)
     if dry_run:
         if config.data.lint:
             listener(Linted(plain(lint(dataset, config, bundle.overflow))))
         _rehearse(config, bundle, dataset, accelerator, listener)
         return Path(config.run.output) / config.run.name
     run = _create(asked, accelerator)
-    return _Run(run, config, accelerator, listener).go(bundle, dataset)
+    return _Run(run, config, accelerator, listener).go(bundle, dataset, known)
 
 
 def _rehearse(config: Config, bundle: Bundle, dataset: Dataset, accelerator: Accelerator, listener: Listener) -> None:
@@ -104,11 +106,14 @@ def resume(run_dir: Path, *, listener: Listener) -> Path:
     if accelerator.is_main_process:
         run.lock()
         run.clear_stop()
-    config, bundle, dataset = _open_inputs(config, accelerator)
-    return _Run(run, config, accelerator, listener).go(bundle, dataset)
+    known = Known.read(run.looks_file)
+    config, bundle, dataset = _open_inputs(config, accelerator, known, run.stop_requested)
+    return _Run(run, config, accelerator, listener).go(bundle, dataset, known)
 
 
-def _open_inputs(config: Config, accelerator: Accelerator) -> tuple[Config, Bundle, Dataset]:
+def _open_inputs(
+    config: Config, accelerator: Accelerator, known: Known, should_stop: Callable[[], bool] = lambda: False
+) -> tuple[Config, Bundle, Dataset]:
     """Everything the user gave, checked before anything is written; pictures first, since weights take longer to read.
     In the settings that come back, the number of steps is settled."""
     check_trackers(config.track)
@@ -117,7 +122,7 @@ def _open_inputs(config: Config, accelerator: Accelerator) -> tuple[Config, Bund
     source = find(config.model)
     factor = source.pixel_factor
     check_size(config.preview, factor)
-    dataset = hold_out(scan(config.data, factor), config.validation, config.data, factor)
+    dataset = hold_out(scan(config.data, factor, Watch(should_stop), known=known), config.validation, config.data, factor)
     refuse_hopeless(config, source, dataset, accelerator.device)
     pictures = sum(not item.regularization for item in dataset.items)
     settled = settle_steps(config, pictures)
@@ -159,9 +164,10 @@ class _Run:
     def _warn(self, text: str) -> None:
         self.emit(Warned(text))
 
-    def go(self, bundle: Bundle, dataset: Dataset) -> Path:
+    def go(self, bundle: Bundle, dataset: Dataset, known: Known) -> Path:
         """Train from the newest checkpoint, or from the start."""
         try:
+            self._record(dataset, known)
             with StopRequests(self.run) as stop:
                 try:
                     self._train(bundle, dataset, stop)
@@ -184,6 +190,14 @@ class _Run:
             findings = plain(lint(dataset, self.config, bundle.overflow))
             atomic.write_text(self.run.findings_file, json.dumps(findings, indent=1, ensure_ascii=False))
             self.emit(Linted(findings))
+
+    def _record(self, dataset: Dataset, known: Known) -> None:
+        """What each picture is trained with, for the user; and what need not be looked at again, for the next start."""
+        if self.accelerator.is_main_process:
+            rows = [json.dumps(row, ensure_ascii=False) for row in dataset.rows()]
+            atomic.write_text(self.run.pictures_file, "".join(f"{row}\n" for row in rows))
+            self.run.cache.mkdir(exist_ok=True)
+            known.write(self.run.looks_file)
 
     def _train(self, bundle: Bundle, dataset: Dataset, stop: StopRequests) -> None:
         self._lint(bundle, dataset)

@@ -130,8 +130,10 @@ def test_a_tensor_without_gradient_is_named(inputs, tmp_path):
 
 def test_the_plan_counts_what_is_trained(inputs, tmp_path):
     events: list[Event] = []
-    run(inputs, tmp_path, events.append)
+    made = RunDir(run(inputs, tmp_path, events.append))
     plan = next(event for event in events if isinstance(event, Started)).plan
+    rows = [json.loads(line) for line in made.pictures_file.read_text(encoding="utf-8").splitlines()]
+    assert [(row["picture"], row["caption_file"]) for row in rows] == [(f"{i}.png", f"{i}.txt") for i in range(4)]
     saved = load_file(tmp_path / "tiny" / "tiny.safetensors")
     parameters = sum(t.numel() for name, t in saved.items() if not name.endswith("alpha"))
     assert sum(part["parameters"] for part in plan["trained"]) == parameters

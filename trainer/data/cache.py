@@ -28,10 +28,13 @@ from trainer.data.items import Item
 from trainer.data.problems import Unusable, shown
 from trainer.data.views import View, Views
 from trainer.errors import ExitCode, InputError, NonFiniteError, StoppedError
+from trainer.heap import trim
 from trainer.team import Team
 
 Payload = TypeVar("Payload")
 
+TRIMMED = 16
+"""Entries after which freed memory is given back."""
 TRANSFORM = "lanczos, 2"
 """Part of every latent's key: change it whenever ``images.decode`` or ``Views.pixels`` gives other pixels."""
 MASKING = "area means, 1"
@@ -192,6 +195,8 @@ class Cache:
                 entries.put(job.key, entry)
                 done += 1
                 self._progress(done, len(distinct))
+                if done % TRIMMED == 0:
+                    trim()
 
     def _is_there(self, entries: Entries, job: _Job[Payload]) -> bool:
         self._go_on()

@@ -6,11 +6,14 @@ import hashlib
 import json
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from trainer.data import tags, wildcards
 from trainer.data.buckets import Size
+from trainer.data.problems import shown
 from trainer.data.sources import Source, namer
 
 
@@ -106,6 +109,25 @@ class Dataset:
     def name(self, file: Path) -> str:
         """How a file of the set is called in messages."""
         return namer(self.sources)(file)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """What is known of each picture, the held-out ones last, as plain values."""
+        name = namer(self.sources)
+        everything = [(item, False) for item in self.items] + [(item, True) for item in self.held_out]
+        for item, held_out in everything:
+            yield {
+                "picture": name(item.path),
+                "captions": item.captions,
+                "caption_source": item.caption_source,
+                "caption_file": item.caption_file and shown(item.caption_file.name),
+                "size": item.size,
+                "buckets": item.buckets,
+                "repeats": self.sources[item.source].settings.repeats,
+                "mask": item.mask and shown(item.mask.name),
+                "regularization": item.regularization,
+                "held_out": held_out,
+                "sha256": item.sha256,
+            }
 
     @property
     def repeats(self) -> tuple[int, ...]:

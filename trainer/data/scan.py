@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from trainer.data.caption_files import read_all
 from trainer.data.captions import Caption, caption
 from trainer.data.folder import Folder, read_folders
 from trainer.data.items import Dataset, Item
-from trainer.data.looks import Look, Wanted, Watch, look_at_all
+from trainer.data.looks import Known, Look, Wanted, Watch, look_at_all
 from trainer.data.problems import count, listing
 from trainer.data.sources import Source, namer, sources_of
 from trainer.errors import InputError
@@ -33,16 +33,16 @@ class UnusableFiles(InputError):
 def scan(
     config: DataConfig,
     factor: int = 8,
-    should_stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    watch: Watch = Watch(),  # noqa: B008  # frozen
     sources: Sequence[Source] | None = None,
     skip: frozenset[Path] = frozenset(),
+    known: Known | None = None,
 ) -> Dataset:
     """Read, decode and check every picture and caption of ``config.images`` or ``config.sources``, or of other ``sources``.
 
-    ``factor`` is the VAE's reduction, which must divide ``config.bucket_step``; ``progress`` counts pictures.
-    Files in ``skip`` are taken as absent. Raises ``InputError`` for a folder that cannot be used, ``UnusableFiles`` for pictures
-    and captions, ``StoppedError`` when ``should_stop()``.
+    ``factor`` is the VAE's reduction, which must divide ``config.bucket_step``. Files in ``skip`` are taken as absent; those that
+    are ``known`` from an earlier start are not decoded again, and it learns the others. Raises ``InputError`` for a folder that
+    cannot be used, ``UnusableFiles`` for pictures and captions, ``StoppedError`` when ``watch.should_stop()``.
     """
     background = images.colour(config.background)
     for side in {config.resolution, *config.resolutions}:
@@ -51,7 +51,7 @@ def scan(
     sources = [folder.source for folder in folders]
     name = namer(sources)
     unusable = [pair for folder in folders for pair in folder.unusable]
-    looks = look_at_all(list(_wanted(folders)), background, unusable, Watch(should_stop, progress))
+    looks = look_at_all(list(_wanted(folders)), background, unusable, watch, known or Known())
     texts = [text for folder in folders for text in _captions(folder, unusable)]
     if unusable:
         raise _broken(sources, unusable, name)

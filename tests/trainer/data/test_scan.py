@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.trainer.data.pictures import save, settings
 from trainer.data import Report, phrasing, scan
+from trainer.data.looks import Watch
 from trainer.errors import ExitCode, InputError, StoppedError
 
 
@@ -243,11 +244,11 @@ def test_progress_counts_and_stopping_stops(tmp_path):
     for index in range(5):
         save(tmp_path, f"{index}.png")
     steps = []
-    scan(settings(tmp_path), progress=lambda done, total: steps.append((done, total)))
+    scan(settings(tmp_path), watch=Watch(progress=lambda done, total: steps.append((done, total))))
     assert steps == [(done, 5) for done in range(1, 6)]
     asked = []
     with pytest.raises(StoppedError) as caught:
-        scan(settings(tmp_path), should_stop=lambda: bool(asked.append(0)) or len(asked) == 3, progress=lambda *_: None)
+        scan(settings(tmp_path), watch=Watch(lambda: bool(asked.append(0)) or len(asked) == 3))
     assert caught.value.code == ExitCode.INTERRUPTED and len(asked) == 3
 
 
