@@ -36,6 +36,8 @@ OPTIONS = {
     "loss__prior_preservation": 0.5,
     "validation__count": 3,
     "validation__every": 3,
+    "embedding__vectors": 2,
+    "embedding__freeze_after": 0.5,
     "checkpoint__every": 3,
     "export__dtype": "fp32",
 }
@@ -46,6 +48,11 @@ def launch(*arguments: str) -> None:
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, *LAUNCH, *arguments], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def files(run: Path) -> dict[str, torch.Tensor]:
+    """The tensors of the adapter and of the word."""
+    return load_file(run / "tiny.safetensors") | load_file(run / "tiny-embedding.safetensors")
 
 
 def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -61,22 +68,23 @@ def validated(run: Path) -> list[float]:
 def test_two_processes_give_the_adapter_of_one_and_resume_to_the_same_bits(tmp_path):
     base, pictures = tiny.save_base(tmp_path / "base"), tiny.save_pictures(tmp_path / "pictures", 6)
     alone = tiny.values(base, pictures, tmp_path / "alone", train__accumulation=2, **OPTIONS)
-    expected = load_file(train.train(settings.parse(alone, "test"), listener=lambda event: None) / "tiny.safetensors")
+    expected = files(train.train(settings.parse(alone, "test"), listener=lambda event: None))
 
     both = settings.parse(tiny.values(base, pictures, tmp_path / "both", **OPTIONS), "test")
     (tmp_path / "both.toml").write_text(settings.to_toml(both))
     launch("--preset", str(tmp_path / "both.toml"))
     run = tmp_path / "both" / "tiny"
-    whole = load_file(run / "tiny.safetensors")
+    whole = files(run)
     assert distance(whole, expected) < 1e-5
     assert validated(run) == pytest.approx(validated(tmp_path / "alone" / "tiny"), rel=1e-5) and len(validated(run)) == 3
     moved = max(tensor.abs().max().item() for name, tensor in whole.items() if name.endswith("up.weight"))
     assert moved > 1e-2, "nothing was trained"
 
     shutil.rmtree(run / "checkpoints" / "step-000006")
-    (run / "tiny.safetensors").unlink()
+    for file in run.glob("tiny*.safetensors"):
+        file.unlink()
     launch("--resume", str(run))
-    assert distance(load_file(run / "tiny.safetensors"), whole) == 0
+    assert distance(files(run), whole) == 0
 
 
 def test_a_team_of_one_agrees_with_itself_and_owns_everything():

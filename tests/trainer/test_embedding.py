@@ -298,7 +298,9 @@ def test_captions_without_the_word_are_counted(inputs, tmp_path):
         ({"embedding__vectors": 1, "embedding__token": "zzq"}, "'zzq' is not in data.trigger = 'my style'"),
         ({"embedding__vectors": 1, "embedding__token": "styl"}, "'styl' is not in data.trigger"),
         (ALONE | {"embedding__freeze_after": 0.5}, "leave nothing to train"),
-        (ALONE | {"embedding__bundle": True}, "no effect without an adapter"),
+        (ALONE | {"embedding__bundle": True}, "embedding.bundle has no effect without an adapter"),
+        (ALONE | {"loss__prior_preservation": 1.0}, "prior_preservation has no effect without an adapter"),
+        (ALONE | {"train__init_from": "x.safetensors"}, "init_from has no effect without an adapter"),
         ({"embedding__vectors": 1, "embedding__bundle": True, "export__format": "diffusers"}, "needs it off"),
         ({"embedding__vectors": 1, "optimizer__name": "prodigy", "optimizer__lr": 1.0}, "set embedding.lr = 1"),
     ],
@@ -323,3 +325,26 @@ def test_a_damaged_file_is_an_error(inputs, tmp_path):
     write(tmp_path / "x.safetensors", encode({name: -tensor for name, tensor in good.items()}), {})
     with pytest.raises(TrainerError, match="does not give back what was learnt"):
         verify_word(found.vectors, tmp_path / "x.safetensors", AdapterSet({}, {}), bundle.text_encoders)
+
+
+# Stable Diffusion XL
+
+
+def test_sdxl_has_one_set_of_vectors_for_each_text_encoder(places, inputs, tmp_path):
+    changes = {"train__steps": 2, "data__bucket_step": 32, "preview__steps": 1, "embedding__init": "style"}
+    path = run((places["sdxl", "folder"], inputs[1]), tmp_path, **ALONE | changes)
+    written = load_file(path / "tiny-embedding.safetensors")
+    bundle = models.load(settings.load(path / "config.toml").model)
+    widths = {name: encoder.get_input_embeddings().weight.shape[1] for name, encoder in bundle.text_encoders.items()}
+    assert {key: tuple(tensor.shape) for key, tensor in written.items()} == {
+        "clip_l": (2, widths["text_encoder"]),
+        "clip_g": (2, widths["text_encoder_2"]),
+    }
+    start = {name: encoder.get_input_embeddings().weight for name, encoder in bundle.text_encoders.items()}
+    rows = init_rows(settings.load(path / "config.toml").embedding, bundle)
+    for key, name in (("clip_l", "text_encoder"), ("clip_g", "text_encoder_2")):
+        moved = (written[key] - start[name][rows[name] * 2]).abs().amax(dim=1)
+        assert bool((moved > 1e-4).all()), f"both vectors of {name} learn"
+    verdicts = json.loads((path / "verify.json").read_text())
+    assert [(verdict["reader"], verdict["layers"]) for verdict in verdicts] == [("morelora", 2), ("diffusers", 2)]
+    assert all(verdict["error"] < 1e-5 for verdict in verdicts)

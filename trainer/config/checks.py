@@ -85,6 +85,8 @@ def _embedding(config: Config) -> Iterator[str]:
             yield "embedding.freeze_after would leave nothing to train: it is for a word together with an adapter"
         if embedding.bundle:
             yield "embedding.bundle has no effect without an adapter: train.unet and train.text_encoder are both off"
+        if config.loss.prior_preservation:
+            yield "loss.prior_preservation has no effect without an adapter: captions without the word stay as they are"
         if config.train.init_from is not None:
             yield "train.init_from has no effect without an adapter: train.unet and train.text_encoder are both off"
     if embedding.bundle and config.export.format == "diffusers":
