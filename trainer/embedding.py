@@ -30,7 +30,7 @@ class Word:
     def __init__(self, vectors: EmbeddingSet, config: Config) -> None:
         self.vectors = vectors
         self.config = config.embedding
-        self.last_step = round(config.embedding.freeze_after * config.train.steps)
+        self.last_step = max(1, round(config.embedding.freeze_after * config.train.steps))
         self.norms = {name: layer.weight.float().norm(dim=1).mean() for name, layer in vectors.layers.items()}
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from morelora import inject, resolve
+from morelora import AdapterSet, inject, resolve
 from trainer.conditioning import Size
 from trainer.config import Config
 from trainer.estimate.tracker import peak_of
@@ -47,16 +47,17 @@ def predict(config: Config, source: Source, bucket: Size, device: torch.device) 
     models = empty_parts(source)
     weights = weight_bytes(config, models, device)
     trained = {name: models[name] for name in _trained(config, models)}
-    adapters = inject(trained, resolve(trained, config.adapter))
-    numbers = sum(parameter.numel() for parameter in adapters.parameters())
+    adapters = inject(trained, resolve(trained, config.adapter)) if trained else AdapterSet({}, {})
+    encoders = [model for name, model in models.items() if name != "unet"] if config.reads_captions_live else []
+    numbers = sum(parameter.numel() for parameter in adapters.parameters()) + _learn_words(config, encoders)
     if config.train.gradient_checkpointing:
         _checkpointed(models)
     for model in models.values():
         model.to(_compute_dtype(config)).train()
     for _, adapter in adapters:
         adapter.float()
-    denoiser, texts = models["unet"], [models[name] for name in trained if name != "unet"]
-    step = partial(_step, config, denoiser, texts, models, (bucket[0] // source.pixel_factor, bucket[1] // source.pixel_factor))
+    latent = (bucket[0] // source.pixel_factor, bucket[1] // source.pixel_factor)
+    step = partial(_step, config, models["unet"], encoders, models, latent)
     activations = peak_of(step, models.values())
     return Need(weights, 4 * numbers * (1 + OPTIMIZER_NUMBERS), activations)
 
@@ -84,6 +85,16 @@ def _bytes(config: Config, model: nn.Module) -> int:
 
 def _trained(config: Config, models: Mapping[str, nn.Module]) -> list[str]:
     return [name for name in models if (config.train.unet if name == "unet" else config.train.text_encoder)]
+
+
+def _learn_words(config: Config, encoders: list[Any]) -> int:
+    """Let gradients run from the embeddings on, where a word is trained; returns the numbers of its vectors."""
+    if not config.embedding.vectors:
+        return 0
+    tables = [encoder.get_input_embeddings() for encoder in encoders]
+    for table in tables:
+        table.register_forward_hook(lambda module, arguments, output: output.requires_grad_())
+    return config.embedding.vectors * sum(table.embedding_dim for table in tables)
 
 
 def _compute_dtype(config: Config) -> torch.dtype:
