@@ -279,16 +279,18 @@ def test_norm_pull_acts_in_a_run_until_the_vectors_rest(inputs, tmp_path):
 
 
 def test_captions_without_the_word_are_counted(inputs, tmp_path):
-    events: list[Event] = []
     changed = tiny.values(*inputs, tmp_path, embedding__vectors=1, embedding__token="my style")
-    changed["data"] |= {"images": "", "sources": [{"path": str(inputs[1]), "trigger": "other"}]}
-    train(settings.parse(changed, "test"), listener=events.append, dry_run=True)
-    assert not any("learns nothing" in note for note in events[0].plan["notes"]), "the caption files have the word"
+
+    def notes(folder: Path) -> list[str]:
+        changed["data"] |= {"images": "", "sources": [{"path": str(folder), "trigger": "other"}]}
+        events: list[Event] = []
+        train(settings.parse(changed, "test"), listener=events.append, dry_run=True)
+        return next(event for event in events if isinstance(event, Started)).plan["notes"]
+
+    assert not any("learns nothing" in note for note in notes(inputs[1])), "the caption files have the word"
     for file in (pictures := tiny.save_pictures(tmp_path / "pictures")).glob("*.txt"):
         file.write_text("fox")
-    changed["data"]["sources"][0]["path"] = str(pictures)
-    train(settings.parse(changed, "test"), listener=events.append, dry_run=True)
-    assert any("4 of 4 captions lack 'my style'" in note for note in events[1].plan["notes"])
+    assert any("4 of 4 captions lack 'my style'" in note for note in notes(pictures))
 
 
 @pytest.mark.parametrize(
