@@ -185,7 +185,7 @@ def verified_text(event: Verified) -> str:
 def result_lines(run: RunDir, name: str) -> list[str]:
     """Where the files are and what to paste to use them."""
     file = run.path / name
-    is_word = file.stem.endswith(EMBEDDING)
+    is_word = any(event["event"] == "Saved" and (event["file"], event["kind"]) == (name, "embedding") for event in run.events())
     word = file if is_word else file.with_name(f"{file.stem}{EMBEDDING}.safetensors")
     sheet = [f"Before and after:  {run.before_after}"] if run.before_after.is_file() else []
     adapter = [
@@ -201,7 +201,8 @@ def result_lines(run: RunDir, name: str) -> list[str]:
 
 
 def _part_text(part: Mapping[str, Any]) -> str:
-    text = f"{part['algorithm']}: {part['layers']} layers, {part['parameters']:,} parameters, lr {part['lr']:.3g}"
+    what = "vectors" if part["algorithm"].startswith("word ") else "layers"
+    text = f"{part['algorithm']}: {part['layers']} {what}, {part['parameters']:,} parameters, lr {part['lr']:.3g}"
     return f"{text}, {strength_text(part['strength'], part['usual'])}" if part.get("strength") else text
 
 

@@ -64,7 +64,7 @@ class Preview(Event):
 
 @dataclass(frozen=True)
 class Saved(Event):
-    """A checkpoint (``kind = "checkpoint"``) or an adapter file (``"export"``) is whole on disk."""
+    """A checkpoint (``kind = "checkpoint"``), an adapter file (``"export"``) or a word's (``"embedding"``) is whole."""
 
     step: int
     kind: str

@@ -75,7 +75,7 @@ def check(adapters: AdapterSet, settings: ExportConfig) -> list[str]:
         InputError: as ``export``.
     """
     _encode(adapters, settings)
-    return list(_consequences(adapters, settings))
+    return list(_consequences(adapters, settings)) if len(adapters) else []
 
 
 def _encode(adapters: AdapterSet, settings: ExportConfig) -> dict[str, Tensor]:

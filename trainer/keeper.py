@@ -242,7 +242,8 @@ class Keeper:
                 made.append(self.run.embedding_file(self.config.run.name, step))
                 export_embedding(words, made[-1], self._provenance())
         for path in made:
-            self.emit(Saved(session.step, "export" if path == made[0] else "embedding", self.run.relative(path)))
+            is_word = words is not None and path == made[-1]
+            self.emit(Saved(session.step, "embedding" if is_word else "export", self.run.relative(path)))
         return made[0]
 
     def _prune_exports(self) -> None:

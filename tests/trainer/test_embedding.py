@@ -16,7 +16,7 @@ from morelora import AdapterSet, load, load_embedding
 from morelora.formats.container import read_metadata
 from morelora.formats.embedding import WORD_KEY, encode
 from tests.trainer import tiny
-from trainer import models, settings
+from trainer import console, models, settings
 from trainer.config import Config
 from trainer.embedding import Word, add_word, init_rows
 from trainer.errors import InputError, StoppedError, TrainerError
@@ -104,6 +104,15 @@ def test_the_plan_says_what_a_word_is(alone):
         | {"strength": None, "usual": None}
     ]
     assert any("no adapter file" in note for note in plan["notes"])
+    assert not any("export.format" in note for note in plan["notes"]), "nothing of a file that is not written"
+    assert ("text_encoder", "word 'my style': 2 vectors, 48 parameters, lr 0.001") in console.statement_rows(plan)
+    last = "\n".join(console.result_lines(RunDir(alone[0]), "tiny-embedding.safetensors"))
+    assert "into embeddings" in last and "Embedding file:" in last and "<lora:" not in last
+
+
+def test_both_files_are_named_at_the_end(pivotal):
+    last = "\n".join(console.result_lines(RunDir(pivotal), "tiny.safetensors"))
+    assert "<lora:tiny:1>" in last and "prompt:  tiny-embedding" in last and "Adapter file:" in last
 
 
 def test_the_file_is_read_back_by_both_readers_and_tells_its_word(alone):
