@@ -29,9 +29,10 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Step(Event):
-    """One optimiser step is done. ``loss`` is its mean over the micro steps, ``rate`` in steps per second.
+    """One optimiser step is done. ``loss`` is the mean over its pictures, ``rate`` in steps per second.
 
-    ``lr`` is the learning rate of the optimiser's first group, ``rates`` those of all its groups.
+    ``lr`` is the learning rate of the optimiser's first group, ``rates`` those of all its groups. ``grad_norm`` is that before
+    clipping; it is not finite where the scaler of fp16 left the step out.
     """
 
     step: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Objective = Literal["epsilon", "v_prediction"]
@@ -24,7 +25,7 @@ class Schedule:
     def __len__(self) -> int:
         return len(self.alphas_cumprod)
 
-    def to(self, device: object) -> Schedule:
+    def to(self, device: torch.device) -> Schedule:
         """The same schedule on another device."""
         return Schedule(self.alphas_cumprod.to(device), self.objective)
 
