@@ -192,6 +192,14 @@ def test_a_stopped_and_resumed_run_gives_the_same_bits(inputs, pivotal, tmp_path
             assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_a_word_that_rests_early_is_measured_and_put_back(inputs, tmp_path):
+    """The steps that are measured before the run reach beyond the vectors' share; they leave no trace."""
+    changes = ALONE | {"train__unet": True, "train__steps": 4, "embedding__freeze_after": 0.25, "embedding__lr": 1e-9}
+    path = run(inputs, tmp_path, **changes)
+    start = word(inputs, embedding__vectors=2)[0].vectors.parameters()[0]
+    assert torch.allclose(vectors_at(path, 4), start, atol=1e-6)
+
+
 def test_resume_refuses_another_word(inputs, tmp_path):
     path = run(inputs, tmp_path, **ALONE, train__steps=1)
     file = path / "config.toml"

@@ -91,7 +91,8 @@ def measure(session: Session, loader: Loader, prompts: list[str]) -> Measured:
 def undone(session: Session) -> Iterator[None]:
     """Whatever is trained inside, the session is afterwards as before."""
     optimizer, scaler = session.optimizer.optimizer, session.accelerator.scaler
-    parameters = [parameter.detach().clone() for parameter in session.parameters()]
+    trained = session.parameters()  # now: a word may come to rest inside
+    values_before = [parameter.detach().clone() for parameter in trained]
     tensors, values = pack_optimizer(optimizer)
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     schedule, scale = session.schedule.state_dict(), scaler and scaler.state_dict()
@@ -99,7 +100,7 @@ def undone(session: Session) -> Iterator[None]:
     with rng.preserved():
         yield
     with torch.no_grad():
-        for parameter, before in zip(session.parameters(), parameters, strict=True):
+        for parameter, before in zip(trained, values_before, strict=True):
             parameter.copy_(before)
     session.optimizer.zero_grad(set_to_none=True)
     unpack_optimizer(optimizer, tensors, values)
