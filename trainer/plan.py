@@ -89,7 +89,7 @@ def state_plan(
     batch = config.train.batch_size * config.train.accumulation * processes
     views, dealing = Views(dataset), Dealing.of(config)
     epochs = steps * config.train.accumulation * processes / dealing.order(views).batches_per_epoch
-    trained = _trained(config, targets, adapters, bundle.unet.config.block_out_channels[0])
+    trained = trained_parts(config, targets, adapters, bundle.unet.config.block_out_channels[0])
     return Plan(
         name=config.run.name,
         base=bundle.path.name,
@@ -123,7 +123,7 @@ def state_plan(
     )
 
 
-def _trained(config: Config, targets: list[Target], adapters: AdapterSet, width: int) -> list[TrainedPart]:
+def trained_parts(config: Config, targets: list[Target], adapters: AdapterSet, width: int) -> list[TrainedPart]:
     """What is alike in component, algorithm, rate and scale is one part."""
     layers: Counter[tuple[str, str, bool, float, float]] = Counter()
     parameters: Counter[tuple[str, str, bool, float, float]] = Counter()

@@ -29,6 +29,11 @@ class Preset:
     title: str
     file: Path
 
+    @property
+    def is_example(self) -> bool:
+        """Whether it brings pictures and a base model; the others need the user's."""
+        return "images" in read_toml(read_text(self.file), str(self.file)).get("data", {})
+
 
 def list_presets() -> list[Preset]:
     """The shipped presets by name."""

@@ -20,7 +20,7 @@ from trainer.data.looks import Known, Watch
 from trainer.data.sources import labels
 from trainer.duration import settle_steps, steps_note
 from trainer.embedding import init_rows
-from trainer.errors import ExitCode, StoppedError
+from trainer.errors import ExitCode, InputError, StoppedError
 from trainer.estimate import estimate, notes, refuse_hopeless, sample_of
 from trainer.events import Event, Finished, Linted, Started, Warned
 from trainer.keeper import Keeper
@@ -116,6 +116,7 @@ def _open_inputs(
 ) -> tuple[Config, Bundle, Dataset]:
     """Everything the user gave, checked before anything is written; pictures first, since weights take longer to read.
     In the settings that come back, the number of steps is settled."""
+    _check_given(config)
     check_trackers(config.track)
     check_optimizer(config.optimizer, accelerator.device)
     memory.check(config.device, accelerator.device)
@@ -130,6 +131,16 @@ def _open_inputs(
     init_rows(config.embedding, bundle)
     bundle.notes += steps_note(config.train, settled.train.steps, pictures)
     return settled, bundle, dataset
+
+
+def _check_given(config: Config) -> None:
+    """A preset leaves the base model, the pictures or both to the user."""
+    lacks = [] if config.model.base.strip() else [("base model", "--base FILE_OR_FOLDER")]
+    if lacks and not (config.data.images.strip() or config.data.sources):
+        lacks.append(("pictures", "--images DIR"))
+    if lacks:
+        what, options = (" and ".join(words) for words in zip(*lacks, strict=True))
+        raise InputError(f"this run has no {what.replace(' and ', ' and no ')} yet", f"give {options}")
 
 
 def _create(config: Config, accelerator: Accelerator) -> RunDir:

@@ -55,7 +55,7 @@ def build(jobs: Jobs) -> gr.Blocks:
         device = gr.HTML(value=device_html("looking …"))
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                choices = [(preset.title, preset.name) for preset in list_presets()]
+                choices = [(preset.title, preset.name) for preset in list_presets() if preset.is_example]
                 preset = gr.Radio(choices, value=FIRST, label="Examples", elem_id="presets")
                 start = gr.Button("Start", variant="primary")
             with gr.Column(scale=2, min_width=300):
