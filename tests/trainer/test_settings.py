@@ -167,6 +167,8 @@ def test_every_number_takes_its_bounds_and_nothing_outside(setting):
         ({"adapter": {"conv_rank": 4}}, ["conv_rank", "no effect"]),
         ({"optimizer": {"lr": "fast", "lrr": 1}}, ["2 settings", "optimizer.lr = 'fast'", "optimizer.lrr"]),
         ({"train": {"unet": False, "text_encoder": False}}, ["nothing would be trained"]),
+        ({"model": {"objective": "epsilon", "zero_terminal_snr": True}}, ["model.zero_terminal_snr", "v_prediction"]),
+        ({"model": {"family": "sd3"}}, ["model.family = 'sd3'", "auto | sd1 | sd2 | sdxl"]),
         ({"steps": 5}, ["steps", "did you mean train.steps?"]),
         ({"data": {"images": 5}}, ["data.images = 5", "text"]),
     ],

@@ -101,10 +101,10 @@ class FilePart(Part):
         model = build_empty(self.name, self.config)
         wanted = model.state_dict()
         places = self.layout(wanted)
-        missing = {place.key for place in places.values()} - self.weights.shapes.keys()
-        refuse_missing(self.weights.path, self.name, missing, len(wanted))
+        keys = {place.key for place in places.values()}
+        refuse_missing(self.weights.path, self.name, keys - self.weights.shapes.keys(), len(keys))
         if self.name == "unet":
-            self._refuse_strangers({place.key for place in places.values()})
+            self._refuse_strangers(keys)
         with self.weights.reading() as handle:
             state = {key: self.weights.read(handle, place, wanted[key].shape).to(dtype) for key, place in places.items()}
         self._refuse_shapes(state, wanted)

@@ -81,6 +81,8 @@ def load(config: ModelConfig, source: Source | None = None) -> Bundle:
     pipeline.scheduler = noise.sampler
     loaded = bundle(source, pipeline, noise.schedule, config)
     loaded.notes += noise.notes
+    if config.vae is not None:
+        loaded.notes.append(f"The VAE is {Path(config.vae).name} in place of the base's own (model.vae).")
     return loaded
 
 

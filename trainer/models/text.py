@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def token_rows(tokenizer: Any, captions: Sequence[str], chunks: int) -> Tensor:
@@ -51,9 +51,9 @@ def body(encoder: Any) -> Any:
     return getattr(encoder, "text_model", encoder)
 
 
-def layer_count(encoder: nn.Module) -> int:
+def layer_count(encoder: Any) -> int:
     """Layers of a text encoder."""
-    return int(encoder.config.num_hidden_layers)  # type: ignore[union-attr]
+    return int(encoder.config.num_hidden_layers)
 
 
 def layer_number(path: str) -> int | None:

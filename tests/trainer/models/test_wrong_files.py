@@ -118,6 +118,7 @@ def test_another_vae_in_any_form(places, tmp_path, form):
     base = str(places["sd1", "file"])
     bundle, own = load(ModelConfig(base=base, vae=str(path))), load(ModelConfig(base=base))
     assert holds(bundle.vae, load_file(folder / "diffusion_pytorch_model.safetensors"))
+    assert f"The VAE is {path.name}" in bundle.notes[-1] and "VAE" not in "".join(own.notes)
     assert bundle.fingerprint("vae") != own.fingerprint("vae") and bundle.fingerprint("unet") == own.fingerprint("unet")
 
 
