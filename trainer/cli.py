@@ -32,6 +32,7 @@ DESCRIPTION = """Train LoRA, LoHa, LoKr and DoRA adapters for Stable Diffusion f
   python3 launch.py --images DIR --base MODEL_DIR --name NAME --trigger WORD
   python3 launch.py --plot-timesteps FILE.png ...  draw which timesteps these settings train
   python3 launch.py --lint DIR                     look for faults in pictures and captions
+  python3 launch.py --caption DIR --captioner MODEL_DIR   write captions with a model on disk
   python3 launch.py --resume runs/NAME             go on where a run stopped
   python3 launch.py --test                         the tests"""
 
@@ -104,8 +105,13 @@ def build_parser() -> Parser:
         "--lint", nargs="?", const="", metavar="DIR",
         help="look for faults in pictures and captions; exit code 3 if there are some. Without DIR: in data.images",
     )  # fmt: skip
+    instead.add_argument("--caption", metavar="DIR", help="write captions beside the pictures, with the model of --captioner")
     instead.add_argument("--plot-timesteps", type=Path, metavar="FILE.png", help="draw how often each timestep would be trained")
     parser.add_argument("--json", type=Path, metavar="FILE", help="beside --lint: write the findings into a file too")
+    words = parser.add_argument_group("beside --caption")
+    words.add_argument("--captioner", type=Path, metavar="MODEL_DIR", help="folder of a BLIP, Florence-2 or WD14 (ONNX) model")
+    words.add_argument("--overwrite", action="store_true", help="write captions anew where there are some")
+    words.add_argument("--threshold", type=float, metavar="P", help="least probability of a tag (WD14) [0.35]")
     return parser
 
 
@@ -116,14 +122,16 @@ def config_of(options: argparse.Namespace) -> Config:
         value = getattr(options, _flag(setting)[2:])
         if value is not None:
             settings.put(values, setting.path, value)
-    if options.lint:
-        settings.put(values, "data.images", options.lint)
+    if options.lint or options.caption:
+        settings.put(values, "data.images", options.lint or options.caption)
     values = settings.apply(values, options.assignments)
     source = f"preset {options.preset} and the command line" if options.preset else "the command line"
     return settings.parse(values, source)
 
 
 def _dispatch(options: argparse.Namespace) -> int:
+    _only_beside(options, "caption", ("captioner", "overwrite", "threshold"))
+    _only_beside(options, "lint", ("json",))
     if options.list_presets:
         for preset in presets.list_presets():
             print(f"{preset.name:<16} {preset.title}")
@@ -134,6 +142,8 @@ def _dispatch(options: argparse.Namespace) -> int:
     elif options.resume:
         _only(options, "--resume")
         _train(lambda listener: _resume(options.resume, listener))
+    elif options.caption is not None:
+        _caption(config_of(options), options)
     elif options.lint is not None:
         return _lint(config_of(options), options.json)
     elif options.plot_timesteps:
@@ -148,6 +158,17 @@ def _start(config: Config, dry_run: bool, listener: Listener) -> Path:
     from trainer.train import train  # after the settings are checked: it takes seconds to import
 
     return train(config, listener=listener, dry_run=dry_run)
+
+
+def _caption(config: Config, options: argparse.Namespace) -> None:
+    from trainer.tagger.door import Wish, caption_and_show
+
+    if options.captioner is None:
+        raise InputError("--caption needs a model", "give --captioner MODEL_DIR: a folder with BLIP, Florence-2 or a WD14 tagger")
+    threshold = 0.35 if options.threshold is None else options.threshold
+    if not 0 < threshold <= 1:
+        raise InputError(f"--threshold {threshold:g} is no probability", "give a number above 0 and at most 1, such as 0.35")
+    caption_and_show(config.data, Wish(options.captioner, options.overwrite, threshold))
 
 
 def _lint(config: Config, file: Path | None) -> ExitCode:
@@ -184,8 +205,16 @@ def _only(options: argparse.Namespace, door: str) -> None:
     given = [_flag(setting) for setting in _short_settings() if getattr(options, _flag(setting)[2:]) is not None]
     given += ["--set"] * bool(options.assignments) + ["--dry-run"] * options.dry_run
     given += ["--plot-timesteps"] * bool(options.plot_timesteps) + ["--lint"] * (options.lint is not None)
+    given += ["--caption"] * (options.caption is not None)
     if given:
         raise InputError(f"{given[0]} cannot stand beside {door}", "a resumed run keeps its own settings")
+
+
+def _only_beside(options: argparse.Namespace, door: str, names: tuple[str, ...]) -> None:
+    """Refuse options that nothing but ``door`` reads where it is not given."""
+    given = [f"--{name}" for name in names if getattr(options, name) not in (None, False)]
+    if given and getattr(options, door) is None:
+        raise InputError(f"{given[0]} has no effect without --{door}", f"take it out, or give --{door}")
 
 
 def _fail(error: BaseException, run: Path | None) -> int:

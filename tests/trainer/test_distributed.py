@@ -28,6 +28,10 @@ OPTIONS = {
     "train__ema": 0.9,
     "data__flip": True,
     "data__caption_dropout": 0.3,
+    "data__shuffle_tags": True,
+    "data__crop": "random",
+    "data__crops": 2,
+    "data__crop_keep": 0.6,
     "adapter__dropout": 0.1,
     "adapter__rank_dropout": 0.2,
     "adapter__module_dropout": 0.1,
@@ -66,7 +70,7 @@ def validated(run: Path) -> list[float]:
 
 @pytest.mark.slow
 def test_two_processes_give_the_adapter_of_one_and_resume_to_the_same_bits(tmp_path):
-    base, pictures = tiny.save_base(tmp_path / "base"), tiny.save_pictures(tmp_path / "pictures", 6)
+    base, pictures = tiny.save_base(tmp_path / "base"), tiny.save_pictures(tmp_path / "pictures", 6, side=96)
     alone = tiny.values(base, pictures, tmp_path / "alone", train__accumulation=2, **OPTIONS)
     expected = files(train.train(settings.parse(alone, "test"), listener=lambda event: None))
 

@@ -98,7 +98,7 @@ class Views:
         random_crops = [shot for shot in self.shots if len(self._ranges(shot.item)[0]) > 1]
         if stuck := sum(self.box(View(s.item, s.bucket)) == self.box(View(s.item, s.bucket, 1)) for s in random_crops):
             fix = "set data.crop_keep below 1, or take larger pictures"
-            yield f"{count(stuck, 'picture')} of the bucket's own shape and size leave no room for a second crop: {fix}"
+            yield f"no room for a second crop in {count(stuck, 'picture')} of the bucket's own shape: {fix}"
         if few := [item for item in self.dataset.items if len(item.buckets) < self.dataset.sizes]:
             yield f"{count(len(few), 'picture')} too small for some of data.resolutions: trained at the others alone"
 

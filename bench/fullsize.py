@@ -1,0 +1,169 @@
+"""Two training steps of a full-size model on this machine, from a single file, beside what was foretold of them.
+
+    python -m bench.fullsize sd1       Stable Diffusion 1.5: every part in full size, 2 GB of disk, 7 GB of memory
+    python -m bench.fullsize sdxl      the UNet of SDXL in full size, text encoders of one layer: 6 GB of disk, 9 GB of memory
+
+The checkpoint has random weights in the original key layout, and is deleted afterwards. It is trained through the command
+line, in a process of its own, whose peak of resident memory the system tells. The estimate is the one that the run states
+before its first step; ``shapes`` is the one from the meta device alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from bench.speed import RESULTS, machine  # noqa: E402
+from trainer import settings  # noqa: E402
+from trainer.estimate import PROGRAM, predict  # noqa: E402
+from trainer.models import find  # noqa: E402
+from trainer.models.original import LAYOUTS, Place  # noqa: E402
+from trainer.models.parts import build_empty  # noqa: E402
+from trainer.models.shapes import shipped  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = 2
+THIN = {"num_hidden_layers": 1}
+"""SDXL's text encoders: their width is the UNet's condition, their depth does not concern it."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Noise:
+    """Random weights at the price of a copy: one row of normal numbers, repeated and scaled."""
+
+    def __init__(self, dtype: torch.dtype, count: int = 1 << 22) -> None:
+        self.row = torch.randn(count, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+    def like(self, key: str, wanted: Tensor) -> Tensor:
+        """Variance ``1 / fan_in``; norms 1, biases 0."""
+        if wanted.dim() == 1:
+            return torch.full(wanted.shape, float(key.endswith("weight")), dtype=self.row.dtype)
+        scale = (wanted.numel() / wanted.shape[0]) ** -0.5
+        return self.row.repeat(-(-wanted.numel() // len(self.row)))[: wanted.numel()].view(wanted.shape) * scale
+
+
+def checkpoint(family: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Every tensor of a single file of the family, by its original key."""
+    noise, found = Noise(dtype), {}
+    thirds: dict[str, dict[int, Tensor]] = {}
+    for name, layout in LAYOUTS[family].items():
+        config = shipped(family, name) | (THIN if family == "sdxl" and name.startswith("text_encoder") else {})
+        wanted = build_empty(name, config).state_dict()
+        for key, place in layout(wanted).items():
+            tensor = noise.like(key, wanted[key])
+            if place.third is None:
+                found[place.key] = _original_form(tensor, place)
+            else:
+                thirds.setdefault(place.key, {})[place.third] = tensor
+    return found | {key: torch.cat([parts[i] for i in range(3)]) for key, parts in thirds.items()}
+
+
+def _original_form(tensor: Tensor, place: Place) -> Tensor:
+    """The VAE's attention as 1x1 convolutions, a projection transposed."""
+    if ".mid.attn_1." in place.key and tensor.dim() == 2:
+        return tensor[:, :, None, None]
+    return tensor.T.contiguous() if place.is_transposed else tensor
+
+
+def values(file: Path, output: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """A short run without anything that is not asked for: one small preview, no previews between."""
+    return {
+        "run": {"name": "fullsize", "output": str(output)},
+        "model": {"base": str(file), "dtype": args.dtype},
+        "data": {
+            "images": str(ROOT / "assets" / "styles" / "duotone" / "train"), "trigger": "duo style",
+            "resolution": args.resolution, "upscale": True,
+        },
+        "adapter": {"algorithm": "lora", "rank": 4, "layers": "attention"},
+        "train": {
+            "steps": STEPS, "text_encoder": False, "gradient_checkpointing": args.checkpointing,
+            "precision": "fp32" if args.dtype == "fp32" else args.dtype,
+        },
+        "preview": {"prompts": ["{trigger}, fox"], "steps": 1, "guidance": 1.0, "width": 64, "height": 64},
+    }  # fmt: skip
+
+
+def train(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The run in a child; what it foretold, what it did."""
+    config = settings.parse(dict(given), "bench")
+    file = folder / "fullsize.toml"
+    file.write_text(settings.to_toml(config))
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "trainer", "--preset", str(file)]
+    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    events = [json.loads(line) for line in (folder / "fullsize" / "events.jsonl").read_text().splitlines()]
+    plan = next(event["plan"] for event in events if event["event"] == "Started")
+    seconds = [1 / event["rate"] for event in events if event["event"] == "Step"]
+    bucket = max((tuple(map(int, name.split("x"))) for name in plan["buckets"]), key=lambda size: size[0] * size[1])
+    need = predict(config, find(config.model), bucket, torch.device("cpu"))
+    return {
+        "peak": peak,
+        "seconds": sum(seconds) / len(seconds),
+        "whole": time.perf_counter() - start,
+        "estimate": plan["estimate"],
+        "shapes": PROGRAM + need.total,
+        "losses": [event["loss"] for event in events if event["event"] == "Step"],
+        "readers": [event["message"] for event in events if event["event"] == "Verified"],
+    }
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The report as Markdown."""
+    found, foretold = report["found"], report["found"]["estimate"]
+    head = report["machine"]
+    gib = {
+        name: size / (1 << 30)
+        for name, size in (("peak", found["peak"]), ("told", foretold["memory"]), ("meta", found["shapes"]))
+    }
+    return "\n".join([
+        f"`{report['command']}`, {head['date']}, {head['cpu']}, {head['threads']} thread(s), torch {head['versions']['torch']}.",
+        "",
+        "| model | found | foretold | error | by shapes alone |",
+        "|---|---|---|---|---|",
+        f"| {report['family']}, peak | {gib['peak']:.2f} GiB | {gib['told']:.2f} GiB | {gib['told'] / gib['peak'] - 1:+.1%} "
+        f"| {gib['meta']:.2f} GiB ({gib['meta'] / gib['peak'] - 1:+.1%}) |",
+        f"| {report['family']}, step | {found['seconds']:.1f} s | {foretold['step_seconds']:.1f} s "
+        f"| {foretold['step_seconds'] / found['seconds'] - 1:+.1%} |  |",
+    ])  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the checkpoint, train, report, delete."""
+    parser = argparse.ArgumentParser(prog="bench.fullsize", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("family", choices=list(LAYOUTS))
+    parser.add_argument("--dtype", choices=list(DTYPES), default="bf16")
+    parser.add_argument("--resolution", type=int, default=256)
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--output", type=Path, help="JSON file; default bench/results/fullsize-FAMILY.json")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "model.safetensors"
+        save_file(checkpoint(args.family, DTYPES["bf16"]), file)
+        found = train(values(file, Path(name), args), Path(name))
+    command = " ".join(["python -m bench.fullsize", *(sys.argv[1:] if argv is None else argv)])
+    report = {"machine": machine(), "command": command, "family": args.family, "found": found}
+    path = args.output or RESULTS / f"fullsize-{args.family}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(table(report))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
