@@ -1,24 +1,24 @@
-"""Two training steps of a full-size model on this machine, from a single file, beside what was foretold of them.
+"""A few training steps of a full-size model on this machine, from a single file, beside what was foretold of them.
 
-    python -m bench.fullsize sd1       Stable Diffusion 1.5: every part in full size, 2 GB of disk, 7 GB of memory
-    python -m bench.fullsize sdxl      the UNet of SDXL in full size, text encoders of one layer: 6 GB of disk, 9 GB of memory
+    python -m bench.fullsize sd1       Stable Diffusion 1.5: 2 GB of disk, 4 GB of memory
+    python -m bench.fullsize sdxl      Stable Diffusion XL: 7 GB of disk, 14 GB of memory
 
-The checkpoint has random weights in the original key layout, and is deleted afterwards. It is trained through the command
-line, in a process of its own, whose peak of resident memory the system tells. The estimate is the one that the run states
-before its first step; ``shapes`` is the one from the meta device alone.
+The checkpoint has random weights in the original key layout, and is deleted afterwards. One process makes the estimate of a dry
+run, another one the run, without an estimate; the system tells its peak of resident memory. ``shapes`` is the estimate from the
+meta device alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,14 @@ from torch import Tensor  # noqa: E402
 from bench.speed import RESULTS, machine  # noqa: E402
 from trainer import settings  # noqa: E402
 from trainer.estimate import PROGRAM, predict  # noqa: E402
+from trainer.events import Event  # noqa: E402
 from trainer.models import find  # noqa: E402
 from trainer.models.original import LAYOUTS, Place  # noqa: E402
 from trainer.models.parts import build_empty  # noqa: E402
 from trainer.models.shapes import shipped  # noqa: E402
+from trainer.train import train  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = 2
-THIN = {"num_hidden_layers": 1}
-"""SDXL's text encoders: their width is the UNet's condition, their depth does not concern it."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -62,8 +61,7 @@ def checkpoint(family: str, dtype: torch.dtype) -> dict[str, Tensor]:
     noise, found = Noise(dtype), {}
     thirds: dict[str, dict[int, Tensor]] = {}
     for name, layout in LAYOUTS[family].items():
-        config = shipped(family, name) | (THIN if family == "sdxl" and name.startswith("text_encoder") else {})
-        wanted = build_empty(name, config).state_dict()
+        wanted = build_empty(name, shipped(family, name)).state_dict()
         for key, place in layout(wanted).items():
             tensor = noise.like(key, wanted[key])
             if place.third is None:
@@ -91,31 +89,44 @@ def values(file: Path, output: Path, args: argparse.Namespace) -> dict[str, Any]
         },
         "adapter": {"algorithm": "lora", "rank": 4, "layers": "attention"},
         "train": {
-            "steps": STEPS, "text_encoder": False, "gradient_checkpointing": args.checkpointing,
+            "steps": args.steps, "text_encoder": False, "gradient_checkpointing": args.checkpointing,
             "precision": "fp32" if args.dtype == "fp32" else args.dtype,
         },
         "preview": {"prompts": ["{trigger}, fox"], "steps": 1, "guidance": 1.0, "width": 64, "height": 64},
     }  # fmt: skip
 
 
-def train(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The run in a child; what it foretold, what it did."""
-    config = settings.parse(dict(given), "bench")
-    file = folder / "fullsize.toml"
-    file.write_text(settings.to_toml(config))
-    start = time.perf_counter()
-    command = [sys.executable, "-m", "trainer", "--preset", str(file)]
-    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    events = [json.loads(line) for line in (folder / "fullsize" / "events.jsonl").read_text().splitlines()]
-    plan = next(event["plan"] for event in events if event["event"] == "Started")
-    seconds = [1 / event["rate"] for event in events if event["event"] == "Step"]
+def _child(send: Connection, given: dict[str, Any], dry_run: bool) -> None:
+    """A run in a process of its own: its events, and the most resident memory that it had."""
+    events: list[Event] = []
+    train(settings.parse(given, "bench"), listener=events.append, dry_run=dry_run)
+    send.send(([json.loads(event.to_json()) for event in events], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+
+
+def in_a_process_of_its_own(given: dict[str, Any], dry_run: bool) -> tuple[list[dict[str, Any]], int]:
+    """``_child``'s answer, from a fresh interpreter."""
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(send, given, dry_run))
+    child.start()
+    send.close()
+    answer: tuple[list[dict[str, Any]], int] = receive.recv()
+    child.join()
+    return answer
+
+
+def compare(given: dict[str, Any]) -> dict[str, Any]:
+    """What a dry run foretells, and what a run without any estimate then does."""
+    foretold, _ = in_a_process_of_its_own(given, dry_run=True)
+    events, peak = in_a_process_of_its_own(given | {"device": {"estimate": False}}, dry_run=False)
+    plan = next(event["plan"] for event in foretold if event["event"] == "Started")
+    seconds = [1 / event["rate"] for event in events if event["event"] == "Step"][1:]  # the first one claims its memory
     bucket = max((tuple(map(int, name.split("x"))) for name in plan["buckets"]), key=lambda size: size[0] * size[1])
+    config = settings.parse(given, "bench")
     need = predict(config, find(config.model), bucket, torch.device("cpu"))
     return {
         "peak": peak,
         "seconds": sum(seconds) / len(seconds),
-        "whole": time.perf_counter() - start,
         "estimate": plan["estimate"],
         "shapes": PROGRAM + need.total,
         "losses": [event["loss"] for event in events if event["event"] == "Step"],
@@ -149,13 +160,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("family", choices=list(LAYOUTS))
     parser.add_argument("--dtype", choices=list(DTYPES), default="bf16")
     parser.add_argument("--resolution", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=6, help="at least 2: the first one is not counted in the time")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--output", type=Path, help="JSON file; default bench/results/fullsize-FAMILY.json")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "model.safetensors"
         save_file(checkpoint(args.family, DTYPES["bf16"]), file)
-        found = train(values(file, Path(name), args), Path(name))
+        found = compare(values(file, Path(name), args))
     command = " ".join(["python -m bench.fullsize", *(sys.argv[1:] if argv is None else argv)])
     report = {"machine": machine(), "command": command, "family": args.family, "found": found}
     path = args.output or RESULTS / f"fullsize-{args.family}.json"

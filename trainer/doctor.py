@@ -32,8 +32,8 @@ class Extra:
 EXTRAS = (
     Extra("peft", "a finished file is not checked by loading it with diffusers' own loader"),
     Extra("lycoris-lora", "a finished file is not checked by loading it with LyCORIS"),
-    Extra("xformers", "costs nothing: attention runs with PyTorch's own code"),
-    Extra("bitsandbytes", "costs nothing yet: no setting of this version uses 8-bit optimisers"),
+    Extra("xformers", "device.attention = 'xformers' is refused; PyTorch's own attention serves as well on most cards"),
+    Extra("bitsandbytes", "no base in 8 or 4 bits (device.quantize) and no 8-bit optimisers"),
 )
 
 

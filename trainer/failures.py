@@ -14,7 +14,10 @@ from trainer.errors import DiskError, ExitCode, InputError, OutOfMemoryError, St
 from trainer.run import RunDir
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
-LESS_MEMORY = "lower train.batch_size, lower data.resolution, or set train.gradient_checkpointing = true"
+LESS_MEMORY = (
+    "set train.gradient_checkpointing = true, lower train.batch_size or data.resolution, or hold the base in fewer bits "
+    "(model.dtype, device.quantize); --dry-run estimates each"
+)
 RESUME = "checkpoints that were written are whole; --resume goes on from the newest"
 
 

@@ -73,7 +73,7 @@ def train(asked: Config, *, listener: Listener, dry_run: bool = False) -> Path:
 def _rehearse(config: Config, bundle: Bundle, dataset: Dataset, accelerator: Accelerator, listener: Listener) -> None:
     """State the plan, with a few pictures encoded in a folder that is gone afterwards."""
     notice: Callable[[str], None] = lambda text: listener(Warned(text))  # noqa: E731
-    sample = sample_of(dataset, config.train.batch_size * config.train.accumulation)
+    sample = sample_of(config, dataset)
     with tempfile.TemporaryDirectory() as folder:
         cache = Cache(Path(folder), notice)
         session = build_session(config, bundle, sample, accelerator, cache, notice)

@@ -7,6 +7,7 @@ cannot even hold the weights, shapes alone answer and nothing is loaded.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,20 +61,28 @@ def refuse_hopeless(config: Config, source: Source, dataset: Dataset, device: to
     room = available(device)
     if on_device <= room and at_load <= available(torch.device("cpu")):
         return
-    need = predict(config, source, largest_bucket(dataset), device)
+    need = predict(config, source, heaviest_bucket(config, dataset), device)
     raise _too_large(config, source, dataset, device, PROGRAM + max(need.total, at_load), need)
 
 
-def sample_of(dataset: Dataset, pictures: int) -> Dataset:
-    """The first pictures of the largest bucket: those on which the peak is reached."""
-    bucket = largest_bucket(dataset)
-    items = [item for item in dataset.items if item.bucket == bucket]
-    return replace(dataset, items=tuple(items[:pictures]), held_out=())
+def sample_of(config: Config, dataset: Dataset) -> Dataset:
+    """Pictures of the heaviest bucket, as many as one step takes: those on which the peak is reached."""
+    bucket = heaviest_bucket(config, dataset)
+    items = [replace(item, bucket=bucket, more_buckets=()) for item in dataset.items if bucket in item.buckets]
+    return replace(dataset, items=tuple(items[: config.train.batch_size * config.train.accumulation]), sizes=1, held_out=())
 
 
-def largest_bucket(dataset: Dataset) -> Size:
-    """The bucket with the most pixels."""
-    return max((item.bucket for item in dataset.items), key=lambda bucket: bucket[0] * bucket[1])
+def heaviest_bucket(config: Config, dataset: Dataset) -> Size:
+    """The bucket whose batches have the most pixels: a large one with few pictures may have smaller batches than others."""
+    pictures: Counter[Size] = Counter()
+    for item, repeats in zip(dataset.items, dataset.repeats, strict=True):
+        for bucket in item.buckets:
+            pictures[bucket] += repeats
+    most = config.train.batch_size
+    batches = {
+        bucket: most if config.data.partial_batches == "fill" else min(number, most) for bucket, number in pictures.items()
+    }
+    return max(batches, key=lambda bucket: (batches[bucket] * bucket[0] * bucket[1], bucket))
 
 
 def estimate(session: Session, dataset: Dataset, cache: Cache, prompts: list[str]) -> Estimate:
@@ -88,15 +97,15 @@ def estimate(session: Session, dataset: Dataset, cache: Cache, prompts: list[str
         OutOfMemoryError: the steps do not fit; the message has settings that would.
     """
     config, device, source = session.config, session.accelerator.device, session.bundle.source
-    sample = sample_of(dataset, config.train.batch_size * config.train.accumulation)
+    sample = sample_of(config, dataset)
     loader = build_loader(config, session.bundle, sample, cache, session.accelerator)
     try:
         measured = measure(session, loader, prompts)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        need = predict(config, source, largest_bucket(dataset), device)
+        need = predict(config, source, heaviest_bucket(config, dataset), device)
         raise _too_large(config, source, dataset, device, PROGRAM + need.total, need) from error
     numbers = sum(parameter.numel() for parameter in session.parameters())
-    step = measured.seconds * _mean_share(dataset)
+    step = measured.seconds * _mean_share(dataset, loader.batch(0).frames.target)
     return Estimate(
         memory=measured.peak,
         available=available(device),
@@ -113,9 +122,10 @@ def notes(estimate: Estimate, config: Config, source: Source, dataset: Dataset, 
     """What does not fit, each with what to do."""
     found = []
     if not estimate.fits:
-        need = predict(config, source, largest_bucket(dataset), device)
+        bucket = heaviest_bucket(config, dataset)
+        forecast = _forecast(source, bucket, device, estimate.memory, predict(config, source, bucket, device))
         what = f"This run needs {size_text(estimate.memory)} at the peak, and {size_text(estimate.available)} are free"
-        found.append(f"{what}: {advise(config, _forecast(source, dataset, device, estimate.memory, need), estimate.available)}")
+        found.append(f"{what}: {advise(config, forecast, estimate.available)}")
     if estimate.disk > estimate.disk_free:
         found.append(
             f"This run writes {size_text(estimate.disk)}, and the disk has {size_text(estimate.disk_free)}: "
@@ -137,13 +147,13 @@ def _too_large(
     room = available(device)
     parts = f"weights {size_text(need.weights)}, activations {size_text(need.activations)}"
     what = f"this run needs about {size_text(memory)} of memory ({parts})"
-    fix = advise(config, _forecast(source, dataset, device, memory, need), room)
+    fix = advise(config, _forecast(source, heaviest_bucket(config, dataset), device, memory, need), room)
     return OutOfMemoryError(f"{what}, and {size_text(room)} are free", fix, "Nothing was trained, and nothing is lost.")
 
 
-def _forecast(source: Source, dataset: Dataset, device: torch.device, memory: int, need: Need) -> Callable[[Config], int]:
+def _forecast(source: Source, bucket: Size, device: torch.device, memory: int, need: Need) -> Callable[[Config], int]:
     """The peak with other settings: what was found for these, and the difference that shapes make."""
-    width, height = largest_bucket(dataset)
+    width, height = bucket
 
     def forecast(config: Config) -> int:
         side = min(1.0, config.data.resolution / (width * height) ** 0.5)
@@ -163,11 +173,10 @@ def _held(session: Session) -> int:
     return sum(tensor.nbytes for tensor in tensors if id(tensor) not in mine)
 
 
-def _mean_share(dataset: Dataset) -> float:
-    """Mean pixels of a picture over those of the largest bucket: how much of the measured time the mean step takes."""
-    width, height = largest_bucket(dataset)
-    areas = [item.bucket[0] * item.bucket[1] for item in dataset.items]
-    return sum(areas) / len(areas) / (width * height)
+def _mean_share(dataset: Dataset, measured: Size) -> float:
+    """Mean pixels of a picture over those of the measured bucket: how much of the measured time the mean step takes."""
+    areas = [bucket[0] * bucket[1] for item in dataset.items for bucket in item.buckets]
+    return sum(areas) / len(areas) / (measured[0] * measured[1])
 
 
 def _disk(config: Config, checkpoint: int, numbers: int) -> int:

@@ -48,7 +48,7 @@ def predict(config: Config, source: Source, bucket: Size, device: torch.device) 
     weights = weight_bytes(config, models, device)
     trained = {name: models[name] for name in _trained(config, models)}
     adapters = inject(trained, resolve(trained, config.adapter)) if trained else AdapterSet({}, {})
-    encoders = [model for name, model in models.items() if name != "unet"] if config.reads_captions_live else []
+    encoders = [model for name, model in models.items() if _reads_text(name)] if config.reads_captions_live else []
     numbers = sum(parameter.numel() for parameter in adapters.parameters()) + _learn_words(config, encoders)
     if config.train.gradient_checkpointing:
         _checkpointed(models)
@@ -63,19 +63,24 @@ def predict(config: Config, source: Source, bucket: Size, device: torch.device) 
 
 
 def empty_parts(source: Source) -> dict[str, Any]:
-    """Denoiser and text encoders without memory."""
-    return {name: build_empty(name, part.config).requires_grad_(False) for name, part in source.parts.items() if name != "vae"}
+    """Every part without memory."""
+    return {name: build_empty(name, part.config).requires_grad_(False) for name, part in source.parts.items()}
 
 
 def weight_bytes(config: Config, models: Mapping[str, nn.Module], device: torch.device) -> int:
     """Bytes of the frozen weights that are on the device while it trains, in the form that the settings ask for."""
-    rests = config.device.offload and device.type != "cpu" and not config.reads_captions_live
-    return sum(_bytes(config, model) for name, model in models.items() if name == "unet" or not rests)
+    rests: set[str] = set()
+    if config.device.offload and device.type != "cpu":
+        rests = {"vae"} if config.reads_captions_live else {name for name in models if name != "unet"}
+    return sum(_bytes(config, name, model) for name, model in models.items() if name not in rests)
 
 
-def _bytes(config: Config, model: nn.Module) -> int:
-    size = DTYPES[config.model.dtype].itemsize
+def _bytes(config: Config, name: str, model: nn.Module) -> int:
+    """The VAE is held in float32 and never quantised."""
+    size = 4 if name == "vae" else DTYPES[config.model.dtype].itemsize
     total = sum(parameter.numel() for parameter in model.parameters()) * size
+    if name == "vae":
+        return total
     if config.device.quantize == "none":
         return total
     bits = DOUBLE_BITS if config.device.double_quantize else BITS[config.device.quantize]
@@ -84,7 +89,12 @@ def _bytes(config: Config, model: nn.Module) -> int:
 
 
 def _trained(config: Config, models: Mapping[str, nn.Module]) -> list[str]:
-    return [name for name in models if (config.train.unet if name == "unet" else config.train.text_encoder)]
+    wanted = {"unet": config.train.unet, "vae": False}
+    return [name for name in models if wanted.get(name, config.train.text_encoder)]
+
+
+def _reads_text(name: str) -> bool:
+    return name.startswith("text_encoder")
 
 
 def _learn_words(config: Config, encoders: list[Any]) -> int:
@@ -106,7 +116,7 @@ def _checkpointed(models: Mapping[str, Any]) -> None:
     again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
     models["unet"].enable_gradient_checkpointing(again)
     for name, model in models.items():
-        if name != "unet":
+        if _reads_text(name):
             model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ from tests.trainer import tiny
 from tests.trainer.test_train import digest, run
 from trainer import estimate as module
 from trainer import loop, presets, settings
+from trainer.conditioning import Size
 from trainer.console import statement_rows
+from trainer.data import Dataset
+from trainer.data.items import Item
 from trainer.errors import ExitCode, OutOfMemoryError
 from trainer.estimate import Estimate, advice, refuse_hopeless
 from trainer.estimate.measure import PeakMeter
@@ -121,7 +125,7 @@ def test_the_meter_sees_a_peak_that_is_gone():
 
 
 def config(**sections):  # noqa: ANN003, ANN201
-    return settings.parse({"data": {"images": "x"}, **sections}, "test")
+    return settings.parse({"data": {"images": "x"}} | sections, "test")
 
 
 def test_advice_is_the_mildest_that_fits_without_what_is_needless():
@@ -157,7 +161,7 @@ def test_steps_that_run_out_of_memory_say_what_would_fit(inputs, tmp_path, monke
 def test_what_does_not_fit_is_noted_with_settings_and_a_full_disk_too(inputs, tmp_path):
     given = settings.parse(tiny.values(*inputs, tmp_path, train__batch_size=64), "test")
     source = find(given.model)
-    dataset = _Dataset()
+    dataset = pictures((64, 64))
     found = Estimate(10 << 30, 10 << 30, 0, 0, 1.0, 6.0, 1 << 30, 2 << 30)
     assert found.fits and module.notes(found, given, source, dataset, CPU) == []
     need = module.predict(given, source, (64, 64), CPU).total
@@ -167,16 +171,31 @@ def test_what_does_not_fit_is_noted_with_settings_and_a_full_disk_too(inputs, tm
     assert "checkpoint.keep" in disk
 
 
-class _Dataset:
-    """One picture of 64 pixels."""
+def pictures(*buckets: Size, repeats: int = 1) -> Dataset:
+    """A set whose pictures lie in these buckets."""
+    source = SimpleNamespace(settings=SimpleNamespace(repeats=repeats))
+    items = tuple(Item(Path(f"{i}.png"), ("a",), ("a",), ".txt", *bucket, "", bucket) for i, bucket in enumerate(buckets))
+    return Dataset(items, (source,), (255, 255, 255), ())
 
-    class _Item:
-        bucket = (64, 64)
 
-    items = (_Item(),)
+def test_the_heaviest_bucket_has_the_most_pixels_in_a_batch():
+    """One large picture weighs less than four that are a little smaller, unless it is repeated or its batch is filled."""
+    dataset, four = pictures((96, 96), *[(64, 96)] * 6), {"batch_size": 4, "accumulation": 1}
+    given = config(train=four)
+    assert module.heaviest_bucket(given, dataset) == (64, 96)
+    assert len(module.sample_of(given, dataset).items) == 4
+    assert module.heaviest_bucket(config(train=four | {"batch_size": 1}), dataset) == (96, 96)
+    assert module.heaviest_bucket(config(train=four, data={"images": "x", "partial_batches": "fill"}), dataset) == (96, 96)
+    assert module.heaviest_bucket(given, pictures((96, 96), *[(64, 96)] * 6, repeats=4)) == (96, 96)
+
+
+def test_a_picture_of_several_sizes_is_measured_at_the_largest():
+    dataset = pictures((64, 64))
+    dataset = replace(dataset, items=(replace(dataset.items[0], more_buckets=((128, 128), (96, 96))),), sizes=3)
+    sample = module.sample_of(config(), dataset)
+    assert [item.buckets for item in sample.items] == [((128, 128),)] and sample.sizes == 1
 
 
 def test_nothing_is_refused_that_fits(inputs, tmp_path):
     given = settings.parse(tiny.values(*inputs, tmp_path), "test")
-    refuse_hopeless(given, find(given.model), _Dataset(), CPU)
-    assert isinstance(tmp_path, Path)
+    refuse_hopeless(given, find(given.model), pictures((64, 64)), CPU)
