@@ -1,13 +1,13 @@
 """Steps a second and peak memory on a GPU: our adapters beside peft's, as in the diffusers example script, and lycoris-lora's.
 
-    python -m bench.gpu                    every model, form and variant: about an hour
+    python -m bench.gpu                    every model, form and variant: most of it is compiling
     python -m bench.gpu --only "LoRA"      forms by a regular expression of their name
     python -m bench.gpu --models sd15-1    some of sd15-1, sd15-4 (512 pixels, batch 1 and 4), sdxl-1 (1024 pixels)
 
 UNets of full size with random weights in bf16; adapters in float32 on the attention layers, which is what the example script
 adapts; bf16 autocast; fused AdamW. A variant is plain, compiled (regional ``torch.compile``) or gradient checkpointing. All
 cells of one model run after each other in one process on one set of frozen weights, so that they compare; nothing is said
-where there is no NVIDIA card.
+where there is no NVIDIA card. The JSON is written after each cell, so that a run that is cut keeps what it measured.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from trainer.models.shapes import shipped
 
 LAYERS = r"attn\d\.(to_q|to_k|to_v|to_out\.0)$"
 VARIANTS = ("plain", "compile", "checkpointing")
-WARM_UP, STEPS = 5, 20
+WARM_UP, STEPS = 4, 12
 NEEDS = "bench.gpu measures NVIDIA cards, and torch sees none here: run it on a machine with one"
 
 
@@ -192,6 +193,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", choices=["cuda", "cpu"], default="cuda", help="cpu only tries the program, with --models tiny"
     )
+    parser.add_argument("--steps", type=int, default=STEPS, help="timed steps of each cell")
     parser.add_argument("--output", type=Path, default=RESULTS / "gpu.json")
     return parser.parse_args(argv)
 
@@ -205,24 +207,28 @@ def main(argv: list[str] | None = None) -> int:
     if args.device == "cpu" and args.models != ["tiny"]:
         print("--device cpu goes with --models tiny alone: the others take hours there and say nothing of a GPU", file=sys.stderr)
         return 2
-    device, cells = torch.device(args.device), []
-    steps = (WARM_UP, STEPS) if args.device == "cuda" else (1, 1)
+    about, cells = machine(), []
+    card = torch.cuda.get_device_name(0) if args.device == "cuda" else about["cpu"]
+    for cell in measure(args):
+        cells.append(cell)
+        print(cell, file=sys.stderr, flush=True)
+        report = {"card": card, "machine": about, "cells": [asdict(cell) for cell in cells]}
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(report, indent=1) + "\n")
+    print(table(f"{card}, torch {about['versions']['torch']}, {about['date']}, `python -m bench.gpu`.", cells))
+    return 0
+
+
+def measure(args: argparse.Namespace) -> Iterator[Cell]:
+    """Every chosen cell, one after the other; models in turn, so that one lies on the device at a time."""
+    device = torch.device(args.device)
+    steps = (WARM_UP if args.device == "cuda" else 1, args.steps)
     chosen = [form for form in FORMS if form.family == "floor" or re.search(args.only, form.name)]
     for name in args.models:
         frozen = build(CASES[name], device)
-        for form in chosen:
-            for variant in args.variants:
-                cells.append(run(name, frozen, form, variant, steps))
-                print(cells[-1], file=sys.stderr, flush=True)
+        for variant, form in product(args.variants, chosen):
+            yield run(name, frozen, form, variant, steps)
         del frozen
-    about = machine()
-    card = torch.cuda.get_device_name(0) if args.device == "cuda" else about["cpu"]
-    head = f"{card}, torch {about['versions']['torch']}, {about['date']}, `python -m bench.gpu`."
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    report = {"card": card, "machine": about, "cells": [asdict(cell) for cell in cells]}
-    args.output.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(head, cells))
-    return 0
 
 
 if __name__ == "__main__":

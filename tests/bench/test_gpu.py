@@ -16,7 +16,7 @@ from bench import gpu  # noqa: E402
 
 def test_forms_run_and_stands_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "gpu.json"
-    only = ["--only", "LoRA r16|morelora", "--variants", "plain", "checkpointing"]
+    only = ["--steps", "1", "--only", "LoRA r16|morelora", "--variants", "plain", "checkpointing"]
     assert gpu.main(["--device", "cpu", "--models", "tiny", *only, "--output", str(path)]) == 0
     cells = json.loads(path.read_text())["cells"]
     forms = [form for form in gpu.FORMS if form.family in ("floor", "LoRA r16") or form.library == "morelora"]
