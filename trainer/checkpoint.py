@@ -7,7 +7,6 @@ ones are pruned: whenever the process dies, the newest whole one is there. Nothi
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -62,7 +61,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         atomic.fsync(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise disk_error(error, f"the checkpoint of step {checkpoint.step}") from error
+        raise DiskError.of(error, f"the checkpoint of step {checkpoint.step}", "Earlier checkpoints are untouched.") from error
     for old in committed(folder)[keep:]:
         _discard(old)
     return final
@@ -100,13 +99,6 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 def committed(folder: Path) -> list[Path]:
     """Checkpoint folders, newest first."""
     return sorted(folder.glob("step-*"), key=lambda path: int(path.name.partition("-")[2]), reverse=True)
-
-
-def disk_error(error: OSError, what: str) -> DiskError:
-    """``DiskError`` with advice for the usual causes."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    fix = "free some space, then resume" if full else "check the folder's permissions and the disk, then resume"
-    return DiskError(f"{what} could not be written: {error.strerror or error}", fix, "Earlier checkpoints are untouched.")
 
 
 def _identity(file: Path) -> list[Any]:

@@ -107,7 +107,8 @@ def build_parser() -> Parser:
     )  # fmt: skip
     instead.add_argument("--caption", metavar="DIR", help="write captions beside the pictures, with the model of --captioner")
     instead.add_argument("--plot-timesteps", type=Path, metavar="FILE.png", help="draw how often each timestep would be trained")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="beside --lint: write the findings into a file too")
+    findings = parser.add_argument_group("beside --lint")
+    findings.add_argument("--json", type=Path, metavar="FILE", help="write the findings into a file too")
     words = parser.add_argument_group("beside --caption")
     words.add_argument("--captioner", type=Path, metavar="MODEL_DIR", help="folder of a BLIP, Florence-2 or WD14 (ONNX) model")
     words.add_argument("--overwrite", action="store_true", help="write captions anew where there are some")
@@ -132,6 +133,7 @@ def config_of(options: argparse.Namespace) -> Config:
 def _dispatch(options: argparse.Namespace) -> int:
     _only_beside(options, "caption", ("captioner", "overwrite", "threshold"))
     _only_beside(options, "lint", ("json",))
+    _has_a_place(options, ("json", "plot_timesteps"))
     if options.list_presets:
         for preset in presets.list_presets():
             print(f"{preset.name:<16} {preset.title}")
@@ -215,6 +217,15 @@ def _only_beside(options: argparse.Namespace, door: str, names: tuple[str, ...])
     given = [f"--{name}" for name in names if getattr(options, name) not in (None, False)]
     if given and getattr(options, door) is None:
         raise InputError(f"{given[0]} has no effect without --{door}", f"take it out, or give --{door}")
+
+
+def _has_a_place(options: argparse.Namespace, names: tuple[str, ...]) -> None:
+    """Refuse files that cannot be written before there is anything to write."""
+    for name in names:
+        file = getattr(options, name)
+        if file is not None and (file.is_dir() or not file.parent.is_dir()):
+            what = "is a folder" if file.is_dir() else f"cannot be written: there is no folder {file.parent}"
+            raise InputError(f"--{name.replace('_', '-')} {file} {what}", "give the name of a file in a folder that exists")
 
 
 def _fail(error: BaseException, run: Path | None) -> int:

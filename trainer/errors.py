@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -55,6 +56,14 @@ class DiskError(TrainerError):
     """A file cannot be written."""
 
     code = ExitCode.DISK
+
+    @classmethod
+    def of(cls, error: OSError, what: object, safe: str = "") -> DiskError:
+        """What the system said of ``what``, with advice for the cause; ``safe`` is for a run that ``--resume`` goes on with."""
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = "free some space" if is_full else "check the disk and the rights of the folder, or choose another one"
+        resume = ", then go on with --resume" if safe else ""
+        return cls(f"{what} cannot be written: {error.strerror or error}", fix + resume, safe)
 
 
 class LockedError(TrainerError):

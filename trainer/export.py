@@ -58,11 +58,7 @@ def _write(path: Path, tensors: dict[str, Tensor], entries: dict[str, str]) -> N
     try:
         write(path, tensors, entries)
     except OSError as error:
-        raise DiskError(
-            f"{path} cannot be written: {error.strerror or error}",
-            fix="free space or mend the rights of the folder, then go on with --resume",
-            safe="The last checkpoint holds everything that was learnt.",
-        ) from error
+        raise DiskError.of(error, path, "The last checkpoint holds everything that was learnt.") from error
 
 
 def check(adapters: AdapterSet, settings: ExportConfig) -> list[str]:

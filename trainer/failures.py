@@ -13,7 +13,7 @@ from morelora import MoreLoraError
 from trainer.errors import DiskError, ExitCode, InputError, OutOfMemoryError, StoppedError, TrainerError
 from trainer.run import RunDir
 
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM}
 LESS_MEMORY = (
     "set train.gradient_checkpointing = true, lower train.batch_size or data.resolution, or hold the base in fewer bits "
     "(model.dtype, device.quantize); --dry-run estimates each"
@@ -34,8 +34,7 @@ def explain(error: BaseException, run: Path | None) -> TrainerError:
     if _is_out_of_memory(error):
         return OutOfMemoryError("the memory is too small for this run", LESS_MEMORY, run and RESUME or "")
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        what = f"{error.filename or run or 'a file'} cannot be written: {error.strerror}"
-        return DiskError(what, "make room on the disk, or choose another run.output", run and RESUME or "")
+        return DiskError.of(error, error.filename or run or "a file", run and RESUME or "")
     if isinstance(error, KeyboardInterrupt):
         fix = "start again, or go on with --resume where a checkpoint had been written"
         return StoppedError("stopped at once; nothing was saved after the last checkpoint", fix, ExitCode.INTERRUPTED)

@@ -38,6 +38,7 @@ class Keeper:
     def __init__(self, run: RunDir, session: Session, emit: Callable[[Event], None], provenance: Provenance) -> None:
         self.run, self.session, self.emit, self.provenance = run, session, emit, provenance
         self.config = session.config
+        self.saving = session.saving
         self.prompts: list[str] = []
         self.base_pictures: list[Image.Image] = []
         self.saved_step = -1
@@ -52,7 +53,7 @@ class Keeper:
 
         def due(step: int) -> bool:
             self.stopping = team.any(stop.requested())
-            return self.stopping or self._saves(step) or any(step % n == 0 for n in every)
+            return self.stopping or self.saving.is_due(step) or any(step % n == 0 for n in every)
 
         return due
 
@@ -60,7 +61,7 @@ class Keeper:
         """For the loop: make what is due after a step; True where ``is_due`` found all agreed to stop."""
 
         def act(step: int) -> bool:
-            if self._saves(step):
+            if self.saving.is_due(step):
                 self.save_checkpoint()
                 if self.config.checkpoint.export and step < self.config.train.steps:
                     self.write_export(step)
@@ -80,15 +81,6 @@ class Keeper:
                 self.emit(measure(self.session, self.session.held))
 
     # checkpoints
-
-    def _saves(self, step: int) -> bool:
-        """Whether a checkpoint is due: by steps, or since an epoch of their number ended with this step."""
-        every, epochs = self.config.checkpoint.every, self.config.checkpoint.every_epochs
-        if every and step % every == 0:
-            return True
-        count = self.config.train.accumulation
-        ended = [int(self.session.loader.epochs(n * count)) for n in (step - 1, step)]
-        return bool(epochs) and ended[0] // epochs < ended[1] // epochs
 
     def save_checkpoint(self) -> None:
         """Commit the whole state. Raises ``NonFiniteError`` instead of saving damaged weights."""

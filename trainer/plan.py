@@ -15,6 +15,7 @@ from trainer.export import check
 from trainer.models import Bundle
 from trainer.objective import remarks
 from trainer.optim import effective_strength, learning_rate, usual_range
+from trainer.saving import Saving
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def state_plan(
     report, steps = dataset.report, config.train.steps
     batch = config.train.batch_size * config.train.accumulation * processes
     views, dealing = Views(dataset), Dealing.of(config)
-    epochs = steps * config.train.accumulation * processes / dealing.order(views).batches_per_epoch
+    batches_per_epoch = dealing.order(views).batches_per_epoch
+    epochs = steps * config.train.accumulation * processes / batches_per_epoch
     trained = trained_parts(config, targets, adapters, bundle.unet.config.block_out_channels[0])
     return Plan(
         name=config.run.name,
@@ -105,7 +107,7 @@ def state_plan(
         steps=steps,
         batch_size=batch,
         epochs=round(epochs, 2),
-        checkpoints=_checkpoints(config, epochs),
+        checkpoints=Saving.of(config, processes, batches_per_epoch).count(),
         notes=[
             *bundle.notes,
             *report.notes,
@@ -144,13 +146,6 @@ def trained_parts(config: Config, targets: list[Target], adapters: AdapterSet, w
         )
         for component, algorithm, decomposed, lr, scale in layers
     ]
-
-
-def _checkpoints(config: Config, epochs: float) -> int:
-    """By steps, by epochs and the last one; where two fall together they count twice."""
-    every, every_epochs = config.checkpoint.every, config.checkpoint.every_epochs
-    by_steps = -(-config.train.steps // every) if every else 1
-    return by_steps + (int(epochs // every_epochs) if every_epochs else 0)
 
 
 def _cut_captions(bundle: Bundle, dataset: Dataset) -> list[str]:

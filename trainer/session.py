@@ -25,6 +25,7 @@ from trainer.errors import InputError
 from trainer.memory import Resting, compile_blocks, prepare, resting_parts
 from trainer.models import Bundle
 from trainer.optim import Ema, build_optimizer, build_schedule, evaluated
+from trainer.saving import Saving
 from trainer.team import PATIENCE, Team, check_launch
 
 START = 0
@@ -54,6 +55,11 @@ class Session:
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Everything that is trained now, by name."""
         return dict(self.adapters.named_parameters()) | (dict(self.word.named_parameters()) if self.word else {})
+
+    @property
+    def saving(self) -> Saving:
+        """After which steps a checkpoint is due."""
+        return Saving.of(self.config, self.accelerator.num_processes, self.loader.batches_per_epoch)
 
     def parameters(self) -> list[nn.Parameter]:
         """Everything that is trained now."""
@@ -131,7 +137,7 @@ def encode_ahead(
     config: Config, bundle: Bundle, views: Views, texts: Sequence[str] | None, cache: Cache, accelerator: Accelerator
 ) -> Encoded:
     """Encode what the cache lacks. ``texts`` are encoded ahead only where they are known and the text encoder rests."""
-    latents = cache.latents(views, PixelEncoder(bundle.encode_pixels, bundle.fingerprint("vae")))
+    latents = cache.latents(views, PixelEncoder(bundle.encode_pixels, bundle.latents_fingerprint))
     masks = cache.masks(views, latents)
     if config.reads_captions_live or texts is None:
         return Encoded(latents, masks, None)

@@ -63,7 +63,8 @@ FAILURES = [
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 4, ["train.batch_size"]),
     (NonFiniteError("loss is nan", "lower lr", "kept"), 5, ["loss is nan", "lower lr", "kept"]),
     (DiskError("disk is full"), 6, ["disk is full"]),
-    (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 6, ["/x/y", "No space left on device", "make room"]),
+    (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 6, ["/x/y", "No space left on device", "free some space"]),
+    (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 6, ["/x/y", "Permission denied", "rights"]),
     (OSError(errno.EDQUOT, "Quota exceeded"), 6, ["Quota exceeded"]),
     (OSError(errno.EIO, "Input/output error"), 6, ["Input/output error"]),
     (LockedError("another process is working", "wait"), 7, ["another process", "wait"]),
@@ -138,6 +139,14 @@ def test_a_ctrl_c_that_a_library_turned_into_an_error_is_still_one(monkeypatch, 
     assert cli.main(["--name", "x"]) == 130
     assert "stopped at once" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("option", [["--lint", ".", "--json"], ["--plot-timesteps"]])
+def test_a_file_without_a_place_is_refused_before_the_work(tmp_path, capsys, option):
+    assert cli.main([*option, str(tmp_path / "gone" / "x.png")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert cli.main([*option, str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("extra", [["--name", "x"], ["--set", "train.steps=5"], ["--dry-run"]])

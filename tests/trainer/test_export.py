@@ -220,7 +220,7 @@ def test_a_disk_that_refuses_is_exit_6(tmp_path, adapters, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(DiskError, match="No space left on device.*\n.*\n.*free space"):
+    with pytest.raises(DiskError, match="No space left on device.*\n.*\n.*free some space, then go on with --resume"):
         export(adapters, tmp_path / "x.safetensors", provenance())
     assert not list(tmp_path.iterdir())
 

@@ -71,8 +71,7 @@ class Entries:
             self._folder.mkdir(parents=True, exist_ok=True)
             atomic.write_file(self.file(key), write)
         except OSError as error:
-            what = f"the cache in {self._folder} cannot be written: {error.strerror}"
-            raise DiskError(what, "free some space, or give a folder that can be written") from error
+            raise DiskError.of(error, f"the cache in {self._folder}") from error
         self._keep(key, entry)
 
     def _keep(self, key: str, entry: Entry) -> None:

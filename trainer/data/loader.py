@@ -45,7 +45,7 @@ class Batch:
     """One micro step's pictures: all of one bucket, at most ``batch_size`` of them (weigh by ``len(batch.items)``)."""
 
     latents: Tensor
-    """[B, C, h, w], float32, on the CPU: mean + std * eps in the encoder's own scale (not times ``scaling_factor``)."""
+    """[B, C, h, w], float32, on the CPU: mean + std * eps in the denoiser's scale."""
     captions: list[str]
     """The texts that are used: drawn, shuffled, and empty where caption dropout struck."""
     text_states: States | None

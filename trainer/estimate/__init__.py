@@ -113,7 +113,7 @@ def estimate(session: Session, dataset: Dataset, cache: Cache, prompts: list[str
         trained=measured.checkpoint + 4 * numbers,
         step_seconds=step,
         seconds=step * (config.train.steps - session.step),
-        disk=_disk(config, measured.checkpoint, numbers) + _cache_size(config, dataset, loader.batch(0)),
+        disk=_disk(config, session.saving.count(), measured.checkpoint, numbers) + _cache_size(config, dataset, loader.batch(0)),
         disk_free=_disk_free(Path(config.run.output)),
     )
 
@@ -179,11 +179,11 @@ def _mean_share(dataset: Dataset, measured: Size) -> float:
     return sum(areas) / len(areas) / (measured[0] * measured[1])
 
 
-def _disk(config: Config, checkpoint: int, numbers: int) -> int:
+def _disk(config: Config, saves: int, checkpoint: int, numbers: int) -> int:
     """Bytes of the checkpoints that lie side by side while one is replaced, and of exports."""
-    every = config.checkpoint.every if config.checkpoint.export else 0
-    exports = 1 + (-(-config.train.steps // every) if every else 0)
-    return (config.checkpoint.keep + 1) * checkpoint + exports * numbers * DTYPES[config.export.dtype].itemsize
+    kept = config.checkpoint
+    exports = min(saves, kept.keep_exports + 1 if kept.keep_exports else saves) if kept.export else 1
+    return min(saves, kept.keep + 1) * checkpoint + exports * numbers * DTYPES[config.export.dtype].itemsize
 
 
 def _cache_size(config: Config, dataset: Dataset, batch: Batch) -> int:

@@ -117,7 +117,7 @@ def _checkpointed(models: Mapping[str, Any]) -> None:
     models["unet"].enable_gradient_checkpointing(again)
     for name, model in models.items():
         if _reads_text(name):
-            model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+            model.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
 
 
 def _step(config: Config, unet: Any, texts: list[Any], models: Mapping[str, Any], latent: Size) -> Tensor:

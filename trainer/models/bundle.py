@@ -80,7 +80,7 @@ class Bundle(ABC):
         """Compute activations again in the backward pass."""
         self.unet.enable_gradient_checkpointing()
         for encoder in self.text_encoders.values():
-            encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            encoder.activation_checkpointing_enable({"use_reentrant": False})
 
     def components(self, unet: bool, text_encoder: bool) -> dict[str, nn.Module]:
         """The parts that adapters may go into, by name."""
@@ -107,23 +107,31 @@ class Bundle(ABC):
 
         Always in float32: half precision overflows in some VAEs.
         """
-        vae = self.vae
-        posterior = vae.encode(pixels.to(self.device)).latent_dist
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        scale = vae.config.scaling_factor
+        posterior = self.vae.encode(pixels.to(self.device)).latent_dist
+        shift, scale = self._latent_scale
         return ((posterior.mean - shift) * scale).cpu(), (posterior.std * scale).cpu()
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Pictures ``(B, 3, H, W)`` in ``0 .. 1`` on the CPU from latents in the denoiser's scale; in float32."""
-        vae = self.vae
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        decoded = vae.decode(latents.float() / vae.config.scaling_factor + shift).sample
+        shift, scale = self._latent_scale
+        decoded = self.vae.decode(latents.float() / scale + shift).sample
         return (decoded / 2 + 0.5).clamp(0, 1).cpu()
 
     def fingerprint(self, *parts: str) -> str:
         """sha256 over the weight files of the named parts: the identity of encoders and of the base."""
         return fingerprint(self.source.parts[part] for part in parts)
+
+    @property
+    def latents_fingerprint(self) -> str:
+        """The identity of ``encode_pixels``: the VAE's weights and the denoiser's scale, which its config has."""
+        return f"{self.fingerprint('vae')}, {self._latent_scale}"
+
+    @property
+    def _latent_scale(self) -> tuple[float, float]:
+        """``(shift, scale)``: the denoiser's latents are ``(the VAE's - shift) * scale``."""
+        config = self.vae.config
+        return getattr(config, "shift_factor", None) or 0.0, config.scaling_factor
 
     @property
     def base_hash(self) -> str:

@@ -95,9 +95,14 @@ def overflow_of(config: ModelConfig) -> Callable[[str], str]:
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:
     """A folder's own tokenizer, or CLIP's with the folder's marks where it has no vocabulary."""
-    if any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+    if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+        return build_tokenizer(folder)
+    try:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    return build_tokenizer(folder)
+    except Exception as error:  # damage ends in errors of many classes
+        raise InputError(
+            f"the tokenizer in {folder} is damaged ({type(error).__name__}: {error})", "copy the whole model folder again"
+        ) from error
 
 
 def _quiet() -> None:

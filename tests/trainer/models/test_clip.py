@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
+from trainer.errors import InputError
 from trainer.models import clip
 
 
@@ -23,6 +26,20 @@ def test_the_vocabulary_is_clips():
 )
 def test_texts_have_clips_numbers(text, ids):
     assert clip.build_tokenizer(clip.ASSETS / "sd15" / "tokenizer")(text).input_ids == ids
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no gzip", gzip.compress(b"#version\na b\nc d e\n"), gzip.compress(b"#version\na b\n"), None]
+)
+def test_a_damaged_vocabulary_is_told(tmp_path, monkeypatch, content):
+    file = tmp_path / "merges.gz"
+    whole = clip.MERGES_FILE.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    monkeypatch.setattr(clip, "MERGES_FILE", file)
+    clip.vocabulary.cache_clear()
+    with pytest.raises(InputError, match="merges.gz, CLIP's vocabulary, is damaged") as refused:
+        clip.vocabulary()
+    assert "assets/clip" in refused.value.fix
 
 
 def test_any_letter_can_be_read():

@@ -75,6 +75,17 @@ def test_fingerprint_follows_the_weights(folder, tmp_path):
     assert two.fingerprint("unet") != one.fingerprint("unet")
 
 
+def test_latents_of_another_scale_are_other_latents(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "elsewhere")
+    config = copy / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": 0.13025}))
+    one, two = load(ModelConfig(base=str(folder))), load(ModelConfig(base=str(copy)))
+    pixels = torch.zeros(1, 3, 64, 64)
+    torch.testing.assert_close(two.encode_pixels(pixels)[0], one.encode_pixels(pixels)[0] / 0.18215 * 0.13025)
+    assert one.fingerprint("vae") == two.fingerprint("vae")
+    assert one.latents_fingerprint != two.latents_fingerprint
+
+
 def test_a_file_is_hashed_once(places, monkeypatch):
     file = places["sd1", "file"]
     read = []
@@ -140,6 +151,10 @@ def other_sampler(folder: Path) -> None:
     file.write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
 
 
+def tear_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer" / "tokenizer.json").write_text('{"version": "1.0", "tru')
+
+
 def no_tokenizer(folder: Path) -> None:
     shutil.rmtree(folder / "tokenizer")
 
@@ -152,6 +167,7 @@ def no_tokenizer(folder: Path) -> None:
         (tear_weights, "damaged"),
         (only_pickle, "pickle"),
         (no_tokenizer, "tokenizer/vocab.json"),
+        (tear_tokenizer, "tokenizer.*is damaged"),
         (other_sampler, "FlowMatchEuler"),
     ],
 )
