@@ -39,6 +39,14 @@ def test_a_prompt_keeps_its_picture_whatever_stands_after_it(bundle):
         assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 1
 
 
+def test_pictures_are_decoded_one_by_one(bundle, monkeypatch):
+    """The VAE computes in float32 and would hold gigabytes for each."""
+    decode, sizes = bundle.decode_latents, []
+    monkeypatch.setattr(bundle, "decode_latents", lambda latents: sizes.append(len(latents)) or decode(latents))
+    assert len(preview.sample(bundle, CONFIG, ["fox", "cat", "key"], 64)) == 3
+    assert sizes == [1, 1, 1]
+
+
 def test_random_state_and_modes_are_untouched(bundle):
     bundle.unet.train()
     torch.manual_seed(1)

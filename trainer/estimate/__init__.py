@@ -145,7 +145,7 @@ def _too_large(
     config: Config, source: Source, dataset: Dataset, device: torch.device, memory: int, need: Need
 ) -> OutOfMemoryError:
     room = available(device)
-    parts = f"weights {size_text(need.weights)}, activations {size_text(need.activations)}"
+    parts = f"weights {size_text(need.weights)}, activations {size_text(max(need.activations, need.pictures))}"
     what = f"this run needs about {size_text(memory)} of memory ({parts})"
     fix = advise(config, _forecast(source, heaviest_bucket(config, dataset), device, memory, need), room)
     return OutOfMemoryError(f"{what}, and {size_text(room)} are free", fix, "Nothing was trained, and nothing is lost.")

@@ -20,7 +20,7 @@ from trainer.models.parts import build_empty
 from trainer.models.registry import DTYPES
 from trainer.models.source import Source
 
-META = torch.device("meta")
+META, CPU = torch.device("meta"), torch.device("cpu")
 OPTIMIZER_NUMBERS = 2
 """Numbers that an optimiser keeps for each trained one; AdamW's two moments stand for all."""
 BITS = {"int8": 8.0, "nf4": 4.5}
@@ -30,22 +30,25 @@ TOKENS = 77
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes on the device at the peak of a step, beside the program itself."""
+    """Bytes on the device, beside the program itself. The peak is reached in a step, or where pictures are cached or shown."""
 
     weights: int
     trained: int
     """Adapters, their gradients and the optimiser's state."""
     activations: int
+    pictures: int
+    """The weights that rest in a step, and what one picture holds on its way through the VAE."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.trained + self.activations
+        return self.weights + self.trained + max(self.activations, self.pictures)
 
 
 def predict(config: Config, source: Source, bucket: Size, device: torch.device) -> Need:
     """The need of a run whose largest bucket is ``bucket``. Reads no weight and computes no value."""
     models = empty_parts(source)
     weights = weight_bytes(config, models, device)
+    pictures = weight_bytes(config, models, CPU) - weights + _picture_peak(config, models["vae"], source.pixel_factor, bucket)
     trained = {name: models[name] for name in _trained(config, models)}
     adapters = inject(trained, resolve(trained, config.adapter)) if trained else AdapterSet({}, {})
     encoders = [model for name, model in models.items() if _reads_text(name)] if config.reads_captions_live else []
@@ -59,7 +62,7 @@ def predict(config: Config, source: Source, bucket: Size, device: torch.device) 
     latent = (bucket[0] // source.pixel_factor, bucket[1] // source.pixel_factor)
     step = partial(_step, config, models["unet"], encoders, models, latent)
     activations = peak_of(step, models.values())
-    return Need(weights, 4 * numbers * (1 + OPTIMIZER_NUMBERS), activations)
+    return Need(weights, 4 * numbers * (1 + OPTIMIZER_NUMBERS), activations, pictures)
 
 
 def empty_parts(source: Source) -> dict[str, Any]:
@@ -86,6 +89,16 @@ def _bytes(config: Config, name: str, model: nn.Module) -> int:
     bits = DOUBLE_BITS if config.device.double_quantize else BITS[config.device.quantize]
     packed = sum(layer.weight.numel() for path, layer in model.named_modules() if is_packed(path, layer))
     return total - round(packed * (size - bits / 8))
+
+
+@torch.no_grad()
+def _picture_peak(config: Config, vae: Any, factor: int, bucket: Size) -> int:
+    """What the VAE holds to encode one training picture, or to decode one preview, in float32."""
+    side, channels = config.data.resolution, vae.config.latent_channels
+    width, height = config.preview.width or side, config.preview.height or side
+    pixels = torch.empty(1, 3, bucket[1], bucket[0], device=META)
+    latents = torch.empty(1, channels, height // factor, width // factor, device=META)
+    return max(peak_of(lambda: vae.encode(pixels).latent_dist.mean, [vae]), peak_of(lambda: vae.decode(latents).sample, [vae]))
 
 
 def _trained(config: Config, models: Mapping[str, nn.Module]) -> list[str]:

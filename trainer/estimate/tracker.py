@@ -73,8 +73,10 @@ class _Attention(torch.autograd.Function):
 
 
 def peak_of(step: Callable[[], Tensor], models: Iterable[nn.Module]) -> int:
-    """The most bytes that ``step`` and the backward pass of what it returns hold beside the models' own tensors."""
+    """The most bytes that ``step`` holds beside the models' own tensors, with the backward pass of what it returns, if it has one."""
     existing = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
     with fused_attention(), PeakTracker(existing) as tracker:
-        step().backward()
+        made = step()
+        if made.requires_grad:
+            made.backward()
     return tracker.peak

@@ -45,6 +45,7 @@ def find(config: ModelConfig) -> Source:
     Raises:
         InputError: there is none, it cannot be used, or ``model.family`` is not its family.
     """
+    _quiet()
     path = POCKET if config.base == "pocket" else Path(config.base).expanduser()
     refuse_pickle(path)
     if path.is_file():
@@ -69,7 +70,6 @@ def load(config: ModelConfig, source: Source | None = None) -> Bundle:
         InputError: as ``find``, and where tensors are missing or have other shapes.
     """
     source = source or find(config)
-    _quiet()
     bundle, pipeline_class, extra = FAMILIES[source.family]
     # The VAE is held in float32, whatever the rest is: in half precision it may give NaN.
     parts = {name: part.load(torch.float32 if name == "vae" else DTYPES[config.dtype]) for name, part in source.parts.items()}
@@ -88,7 +88,6 @@ def load(config: ModelConfig, source: Source | None = None) -> Bundle:
 
 def overflow_of(config: ModelConfig) -> Callable[[str], str]:
     """What a base does not see of a caption, as ``Bundle.overflow``, from its vocabulary alone: no weight is read."""
-    _quiet()
     tokenizer = _tokenizer(find(config).tokenizers["tokenizer"])
     return lambda caption: text.overflow(tokenizer, caption, config.caption_chunks)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.trainer import tiny
-from trainer import settings
+from trainer import presets, settings
 from trainer.config import DeviceConfig
+from trainer.estimate import PROGRAM
 from trainer.estimate.shapes import empty_parts, predict, weight_bytes
 from trainer.estimate.tracker import PeakTracker, fused_attention, peak_of
 from trainer.memory.quantized import quantize
-from trainer.models import find, load
+from trainer.models import find, load, shapes
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -109,3 +111,24 @@ def test_each_remedy_lowers_the_need(inputs):
     vae = 4 * sum(parameter.numel() for parameter in empty_parts(source)["vae"].parameters())
     assert need(model__dtype="bf16").weights - vae == (plain.weights - vae) / 2
     assert plain.trained == need(train__batch_size=1).trained > 0
+
+
+@pytest.mark.parametrize(("name", "room"), [("sd15-lora-8gb", 8), ("sdxl-lora-12gb", 12), ("sdxl-lora-8gb", 8)])
+def test_a_preset_for_a_small_card_fits_it(name, room):
+    """Full-size networks without memory; a twelfth of the card is left to what else is on it."""
+    config = settings.parse(presets.load(name), name)
+    parts = ["unet", "vae", "text_encoder", *["text_encoder_2"] * (config.model.family == "sdxl")]
+    configs = {part: SimpleNamespace(config=shapes.shipped(config.model.family, part)) for part in parts}
+    side = config.data.resolution
+    need = predict(config, SimpleNamespace(parts=configs, pixel_factor=8), (side, side), GPU)
+    assert PROGRAM + need.total < room * 2**30 * 11 / 12
+
+
+def test_pictures_need_the_vae_and_what_rests(inputs):
+    """A preview of four times the area holds four times as much; the peak is the larger of both."""
+    source, config = find(configured(inputs).model), configured(inputs, train__text_encoder=False)
+    small = predict(config, source, (64, 64), GPU)
+    large = predict(configured(inputs, train__text_encoder=False, preview__width=512, preview__height=512), source, (64, 64), GPU)
+    resting = weight_bytes(config, empty_parts(source), CPU) - small.weights
+    assert resting > 0 and large.pictures - resting == pytest.approx(64 * (small.pictures - resting), rel=0.1)
+    assert large.total == large.weights + large.trained + large.pictures
