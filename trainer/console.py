@@ -140,7 +140,7 @@ def statement_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [("pictures", f"{plan['pictures']}, dropped {plan['dropped']}")]
     rows += [("captions", _counts(plan["captions"], "from ") or "none")]
     rows += [("buckets", _counts(plan["buckets"]))]
-    rows += [("steps", f"{plan['steps']} of {plan['batch_size']} pictures = {plan['epochs']:.4g} epochs")]
+    rows += [("steps", f"{plan['steps']} of {plan['batch_size']} picture{'s' * (plan['batch_size'] != 1)} = {plan['epochs']:.4g} epochs")]
     rows += [("checkpoints", str(plan["checkpoints"]))]
     rows += estimate_rows(plan.get("estimate"))
     return rows

@@ -10,6 +10,7 @@ from morelora import AdapterSet, Target
 from trainer.config import Config
 from trainer.data import Dataset, Dealing, Views, phrasing
 from trainer.data.epoch import notes as epoch_notes
+from trainer.data.problems import count, shown
 from trainer.embedding import Word
 from trainer.export import check
 from trainer.models import Bundle
@@ -155,7 +156,7 @@ def _cut_captions(bundle: Bundle, dataset: Dataset) -> list[str]:
         return []
     item, lost = cut[0]
     return [
-        f"{len(cut)} captions are longer than {bundle.max_length} tokens; of {item.path.name} this is not read: {lost!r} "
+        f"{count(len(cut), 'caption')} longer than {bundle.max_length} tokens; of {shown(item.path.name)} this is not read: {lost!r} "
         "(model.caption_chunks gives more room)"
     ]
 

@@ -73,7 +73,7 @@ class _Attention(torch.autograd.Function):
 
 
 def peak_of(step: Callable[[], Tensor], models: Iterable[nn.Module]) -> int:
-    """The most bytes that ``step`` holds beside the models' own tensors, with the backward pass of what it returns, if it has one."""
+    """The most bytes that ``step`` holds beside the models' own tensors, with the backward pass of what it returns, if any."""
     existing = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
     with fused_attention(), PeakTracker(existing) as tracker:
         made = step()
