@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import ignoring
 from trainer import docs
 from trainer.schema import walk
 
@@ -212,6 +213,13 @@ def test_every_setting_is_read():
             read |= {str(node.args[1].value) for node in nodes if is_getattr(node)}
     unread = {setting.path for setting in walk() if setting.path.rpartition(".")[2] not in read}
     assert not unread
+
+
+def test_every_setting_has_a_test_that_it_acts():
+    """See ``tests/ignoring.py``: such a test fails where the setting is ignored, and names it in its mark."""
+    settings, tests = ignoring.places(), ignoring.marked()
+    assert not settings.keys() - tests.keys(), 'mark a test of each with @pytest.mark.acts("SETTING"), or write one'
+    assert not tests.keys() - settings.keys(), "there are no such settings"
 
 
 def is_getattr(node: ast.AST) -> bool:

@@ -42,6 +42,7 @@ def targets(models, **settings) -> list[Target]:  # noqa: ANN003
     return resolve(models, AdapterConfig.model_validate(settings))
 
 
+@pytest.mark.acts("adapter.rules.blocks", "adapter.rules.lr")
 def test_a_blocks_rank_and_rate_are_its_own_and_the_chosen_layers_stay(models):
     plain = targets(models["sd1"], layers="attention", rank=4)
     found = targets(models["sd1"], layers="attention", rank=4, rules=[{"blocks": ["IN04", "MID"], "rank": 9, "lr": 0.5}])

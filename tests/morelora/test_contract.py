@@ -124,6 +124,9 @@ def expected_count(case: Case, adapter: Adapter) -> int:
     return extra + (r * (p + q) if both else p * q) + (r * (rows + columns * taps) if low else rows * columns * taps)
 
 
+@pytest.mark.acts(
+    "adapter.rank", "adapter.tucker", "adapter.factor", "adapter.full_matrix", "adapter.decompose_both", "adapter.bias"
+)
 @GRID
 def test_parameter_count_is_the_formula(case: Case) -> None:
     adapter = case.adapter(trained=False)

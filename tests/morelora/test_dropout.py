@@ -39,6 +39,7 @@ def branch(layer: Adapted, x: Tensor) -> Tensor:
     )
 
 
+@pytest.mark.acts("adapter.dropout")
 @pytest.mark.parametrize("algorithm", RANKED)
 @pytest.mark.parametrize("name", LAYER_NAMES)
 def test_dropout_drops_inputs_of_the_branch_only(name: str, algorithm: str) -> None:
@@ -66,6 +67,7 @@ def test_dropout_has_the_right_expectation_and_none_in_eval(name: str, algorithm
         torch.testing.assert_close(layer.eval()(x), whole, rtol=0, atol=1e-10)
 
 
+@pytest.mark.acts("adapter.rank_dropout")
 @pytest.mark.parametrize("algorithm", RANKED)
 @pytest.mark.parametrize("name", LAYER_NAMES)
 def test_rank_dropout_drops_whole_ranks_for_each_sample(name: str, algorithm: str) -> None:
@@ -134,6 +136,7 @@ def test_dropout_under_weight_decomposition_leaves_the_norms_alone(algorithm: st
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.acts("adapter.module_dropout")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_module_dropout_skips_whole_layers_in_training(algorithm: str) -> None:
     layer, x = adapted("wide linear", algorithm, module_dropout=CHANCE), example(LAYERS["wide linear"])

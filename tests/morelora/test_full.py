@@ -63,6 +63,7 @@ def test_the_branch_of_half_precision_is_the_sum(name: str) -> None:
     torch.testing.assert_close(found.double(), exact, rtol=0.03, atol=0.1)
 
 
+@pytest.mark.acts("adapter.bias")
 def test_no_bias_where_the_layer_has_none_or_it_is_off() -> None:
     assert Full(Site.of(nn.Linear(3, 2, bias=False)), Full.Options()).diff_b is None
     assert Full(Site.of(nn.Linear(3, 2)), Full.Options(bias=False)).diff_b is None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from morelora.adapter import Adapter
 from morelora.factors import divisors_near
+from morelora.registry import ALGORITHMS
 from morelora.weight_decompose import WeightDecomposed
 from tests.morelora.grid import CASES, LAYERS, Case
 
@@ -127,6 +128,13 @@ def test_lora_and_output_axis_dora_equal_peft(name: str, decompose: bool) -> Non
     theirs(x).square().sum().backward()
     for mine, other in pairs:
         torch.testing.assert_close(mine.grad, other.grad.reshape(mine.shape), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.acts("adapter.rs", "adapter.rank", "adapter.alpha")
+@pytest.mark.parametrize("rs", [False, True])
+def test_the_scale_is_pefts(rs: bool) -> None:
+    theirs = peft_layer("lora", nn.Linear(4, 6), 4, 3.0, use_rslora=rs)
+    assert ALGORITHMS["lora"].Options(rank=4, alpha=3.0, rs=rs).scale == pytest.approx(theirs.scaling["default"])
 
 
 @pytest.mark.parametrize("name", ["linear", "odd linear without bias", "conv 1x1", "conv 3x3 stride 2"])

@@ -22,6 +22,7 @@ def targets(**settings: Any) -> dict[str, Target]:
     return {t.name: t for t in resolve({"unet": TinyUNet()}, AdapterConfig(**settings))}
 
 
+@pytest.mark.acts("adapter.layers")
 def test_groups() -> None:
     assert list(targets(layers="attention")) == ATTENTION
     assert list(targets(layers="all")) == CONVS + ATTENTION
@@ -48,6 +49,7 @@ def test_groups_on_the_real_architectures() -> None:
     assert left_out == {"conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2"}
 
 
+@pytest.mark.acts("adapter.rules", "adapter.rules.match", "adapter.rules.algorithm")
 def test_first_rule_that_matches_wins_and_overrides() -> None:
     found = targets(
         layers="all",
@@ -71,6 +73,7 @@ def test_a_rule_may_reach_layers_outside_the_group() -> None:
     assert list(found) == ["unet.conv_in", *ATTENTION] and found["unet.conv_in"].options.rank == 2
 
 
+@pytest.mark.acts("adapter.conv_rank", "adapter.conv_alpha")
 def test_conv_rank_and_alpha_are_for_larger_kernels_and_rules_go_before_them() -> None:
     found = targets(layers="all", rank=8, alpha=4.0, conv_rank=2, conv_alpha=1.0, rules=({"match": "conv2", "rank": 3},))
     assert [(found[name].options.rank, found[name].options.alpha) for name in (*CONVS, ATTENTION[0])] == [
@@ -80,6 +83,7 @@ def test_conv_rank_and_alpha_are_for_larger_kernels_and_rules_go_before_them() -
     ]
 
 
+@pytest.mark.acts("adapter.algorithm", "adapter.weight_decompose", "adapter.decompose_axis")
 def test_weight_decomposition_and_algorithm_reach_every_target() -> None:
     found = targets(layers="all", algorithm="loha", rank=2, weight_decompose=True, decompose_axis="output")
     assert {(t.algorithm, t.decompose, t.options.rank) for t in found.values()} == {("loha", "output", 2)}

@@ -19,6 +19,7 @@ def test_eighty_a_picture_within_the_bounds(pictures, steps):
     assert settle_steps(config(), pictures).train.steps == steps
 
 
+@pytest.mark.acts("train.steps", "train.steps_per_picture", "train.steps_min", "train.steps_max")
 @pytest.mark.parametrize(
     ("train", "steps"),
     [({"steps_per_picture": 60}, 1200), ({"steps_min": 1700}, 1700), ({"steps_max": 900}, 900), ({"steps": 7}, 7)],

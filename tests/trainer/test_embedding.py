@@ -110,6 +110,13 @@ def test_the_plan_says_what_a_word_is(alone):
     assert "into embeddings" in last and "Embedding file:" in last and "<lora:" not in last
 
 
+@pytest.mark.acts("embedding.bundle")
+def test_the_adapters_file_has_the_word_where_that_is_asked_for(inputs, pivotal, tmp_path):
+    assert any(name.startswith("bundle_emb.") for name in load_file(pivotal / "tiny.safetensors"))
+    alone = run(inputs, tmp_path, **PIVOTAL | {"embedding__bundle": False})
+    assert not any(name.startswith("bundle_emb.") for name in load_file(alone / "tiny.safetensors"))
+
+
 def test_both_files_are_named_at_the_end(pivotal):
     last = "\n".join(console.result_lines(RunDir(pivotal), "tiny.safetensors"))
     assert "<lora:tiny:1>" in last and "prompt:  tiny-embedding" in last and "Adapter file:" in last
@@ -219,6 +226,7 @@ def word(inputs: tuple[Path, Path], **changes: Any) -> tuple[Word, Any]:
     return found, bundle
 
 
+@pytest.mark.acts("embedding.vectors", "embedding.token")
 def test_vectors_and_token(inputs):
     found, bundle = word(inputs, embedding__vectors=5, embedding__token="style")
     tokens = bundle.pipeline.tokenizer("my style, fox").input_ids
@@ -229,6 +237,7 @@ def test_vectors_and_token(inputs):
     assert (plain.overflow(caption), bundle.overflow(caption)) == ("", "cat"), "14 places: 5 for the word, 9 for what follows"
 
 
+@pytest.mark.acts("embedding.init")
 def test_init_takes_known_words_in_turn(inputs):
     found, _ = word(inputs, embedding__init="fox cat")
     table = table_of(inputs[0])
@@ -255,6 +264,7 @@ def test_a_wrong_init_is_told_before_anything_is_written(inputs, tmp_path, init,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.acts("embedding.lr", "embedding.weight_decay")
 def test_rate_and_weight_decay_are_the_words_own(inputs):
     group = word(inputs, embedding__lr=5e-3, embedding__weight_decay=0.2)[0].group()
     assert (group["lr"], group["weight_decay"]) == (5e-3, 0.2)
@@ -288,6 +298,7 @@ def test_norm_pull_is_its_formula(inputs):
     assert torch.equal(still.vectors.parameters()[0], before)
 
 
+@pytest.mark.acts("embedding.norm_pull", "embedding.freeze_after")
 def test_norm_pull_acts_in_a_run_until_the_vectors_rest(inputs, tmp_path):
     changes = ALONE | {"train__unet": True, "embedding__norm_pull": 1.0, "embedding__freeze_after": 0.5, "train__steps": 2}
     path = run(inputs, tmp_path, **changes)

@@ -59,6 +59,7 @@ def metadata_of(path: Path) -> dict[str, str]:
         return file.metadata()
 
 
+@pytest.mark.acts("export.dtype")
 @pytest.mark.parametrize(("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16), ("fp32", torch.float32)])
 def test_precision_and_layout(tmp_path, adapters, precision, dtype):
     path = export(adapters, tmp_path / "x.safetensors", provenance(export={"dtype": precision}))
@@ -138,12 +139,14 @@ def test_metadata_tells_the_condition(tmp_path, adapters):
     assert "ss_zero_terminal_snr" not in found
 
 
+@pytest.mark.acts("export.format")
 def test_pipeline_form_has_no_web_ui_entries(tmp_path, adapters):
     found = metadata_of(export(adapters, tmp_path / "x.safetensors", provenance(export={"format": "diffusers"})))
     assert not [key for key in found if key.startswith("ss_")]
     assert "lora_adapter_metadata" not in found
 
 
+@pytest.mark.acts("export.private_paths")
 def test_recipe_gives_the_settings_back(tmp_path, adapters):
     facts = provenance(export={"private_paths": True})
     path = export(adapters, tmp_path / "x.safetensors", facts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -29,6 +31,7 @@ def values(session: Session) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in session.parameters()]
 
 
+@pytest.mark.acts("train.accumulation")
 def test_a_step_is_the_mean_over_its_pictures_whatever_the_sizes_of_its_batches(start):
     """Four pictures in batches of three and one: each counts a quarter."""
     session = start(train__batch_size=3, train__accumulation=2)
@@ -40,6 +43,45 @@ def test_a_step_is_the_mean_over_its_pictures_whatever_the_sizes_of_its_batches(
     assert found.item() == pytest.approx(every.mean().item(), rel=1e-5)
     for parameter, gradient in zip(session.parameters(), want, strict=True):
         torch.testing.assert_close(parameter.grad, torch.zeros_like(parameter) if gradient is None else gradient)
+
+
+@pytest.mark.acts("optimizer.clip_norm")
+@pytest.mark.parametrize("limit", [0.0, 1e-3])
+def test_a_step_is_as_long_as_the_clipped_gradient(start, limit):
+    """By plain gradient descent, whose step is the gradient times the rate."""
+    session = start(optimizer__name="torch.optim.SGD", optimizer__schedule="constant", optimizer__clip_norm=limit, train__steps=1)
+    before = values(session)
+    (event,) = train(session)
+    assert event.grad_norm > 0.01, "else nothing is clipped"
+    moved = torch.cat([(a - b).flatten() for a, b in zip(values(session), before, strict=True)]).norm().item()
+    assert moved / session.config.optimizer.lr == pytest.approx(limit or event.grad_norm, rel=1e-3)
+
+
+@pytest.mark.acts("adapter.max_norm")
+def test_no_change_is_longer_than_its_limit(start):
+    free, held = start(train__steps=3), start(train__steps=3, adapter__max_norm=1e-3)
+    for session in (free, held):
+        train(session)
+    longest = [max(adapter.norm().item() for _, adapter in session.adapters) for session in (free, held)]
+    assert longest[0] > 2e-3 and longest[1] == pytest.approx(1e-3, rel=1e-4)
+
+
+def counted(session: Session) -> Counter[str]:
+    """How often a block of each model is begun in one step; the second time it ends as soon as it has what is needed."""
+    calls: Counter[str] = Counter()
+    for model, kind in ((session.bundle.unet, "ResnetBlock2D"), (session.bundle.pipeline.text_encoder, "CLIPAttention")):
+        block = next(module for module in model.modules() if type(module).__name__ == kind)
+        block.register_forward_pre_hook(lambda module, *_: calls.update([type(module).__name__]))
+    train(session)
+    return calls
+
+
+@pytest.mark.acts("train.gradient_checkpointing")
+def test_gradient_checkpointing_computes_blocks_again(start):
+    once = counted(start(train__steps=1))
+    assert set(once.values()) == {1}
+    again = counted(start(train__steps=1, train__gradient_checkpointing=True))
+    assert again == dict.fromkeys(once, 2)
 
 
 def in_fp16(session: Session, scale: float) -> Session:

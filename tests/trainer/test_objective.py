@@ -76,6 +76,7 @@ def test_equal_batch_numbers_have_equal_noise(plain, start):
     assert not one.noisy.equal(other.noisy)
 
 
+@pytest.mark.acts("loss.kind", "loss.huber_delta", "loss.huber_schedule")
 @pytest.mark.parametrize("schedule", ["constant", "exponential", "snr"])
 @pytest.mark.parametrize("kind", ["huber", "smooth_l1"])
 def test_kind_delta_and_schedule(start, kind, schedule):
@@ -92,6 +93,7 @@ def test_kind_delta_and_schedule(start, kind, schedule):
     torch.testing.assert_close(losses(session, first(session)).detach(), want, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.acts("loss.min_snr_gamma", "loss.debiased")
 @pytest.mark.parametrize(
     ("changes", "weight"),
     [
@@ -106,6 +108,7 @@ def test_weights(start, changes, weight):
     torch.testing.assert_close(losses(session, first(session)).detach(), want, rtol=1e-3, atol=0)
 
 
+@pytest.mark.acts("loss.timesteps", "loss.timestep_min", "loss.timestep_max", "loss.timestep_mean", "loss.timestep_std")
 def test_range_and_distribution_of_timesteps(start):
     low = start(loss__timestep_min=100, loss__timestep_max=199)
     t = torch.cat([corrupt(low, low.loader.batch(k)).t for k in range(50)])
@@ -118,6 +121,7 @@ def test_range_and_distribution_of_timesteps(start):
     assert int((corrupt(cubic, first(cubic)).t >= 875).sum()) == 2
 
 
+@pytest.mark.acts("loss.noise_offset", "loss.pyramid_iterations", "loss.pyramid_discount")
 def test_noise_offset_and_pyramid_change_noise_and_target_together(start, plain):
     for changes in ({"loss__noise_offset": 0.5}, {"loss__pyramid_iterations": 4, "loss__pyramid_discount": 0.9}):
         session = start(**changes)
@@ -126,6 +130,7 @@ def test_noise_offset_and_pyramid_change_noise_and_target_together(start, plain)
         torch.testing.assert_close(given.noisy, SCHEDULER.add_noise(first(session).latents, given.target, given.t))
 
 
+@pytest.mark.acts("loss.input_perturbation")
 def test_input_perturbation_is_seen_and_not_aimed_at(start, plain):
     given, before = (corrupt(s, first(s)) for s in (start(loss__input_perturbation=0.3), plain))
     assert given.target.equal(before.target) and given.t.equal(before.t)
@@ -148,6 +153,7 @@ def weigh(session: Session, batch: Batch, **changes) -> torch.Tensor:  # noqa: A
     return losses(session, replace(batch, **changes)).detach()
 
 
+@pytest.mark.acts("loss.unmasked_weight", "loss.mask_normalize")
 def test_a_mask_weighs_positions(start, plain):
     """One picture has a mask file whose left half is white; the others count everywhere."""
     masks = {"data__mask": "files", "data__mask_folder": str(Path(plain.config.data.images).parent / "masks")}
@@ -161,6 +167,7 @@ def test_a_mask_weighs_positions(start, plain):
         torch.testing.assert_close(losses(session, first(session)).detach(), want)
 
 
+@pytest.mark.acts("loss.prior_weight")
 def test_weights_of_folders_and_of_regularisation_pictures(start, plain):
     batch = first(plain)
     before = weigh(plain, batch)
@@ -185,6 +192,7 @@ def moved(session: Session) -> Session:
     return session
 
 
+@pytest.mark.acts("loss.prior_preservation")
 @pytest.mark.parametrize("text_encoder", [False, True])
 def test_prior_preservation_is_the_distance_to_the_base_on_captions_without_trigger(start, text_encoder):
     """Against a second base model that has never had adapters."""

@@ -22,6 +22,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load(ModelConfig(base=str(tiny.save_base(tmp_path_factory.mktemp("base")))))
 
 
+@pytest.mark.acts("preview.steps", "preview.guidance", "preview.seed")
 def test_equal_to_the_pipeline_itself(bundle):
     ours = preview.sample(bundle, CONFIG, ["fox", "cat"], 64)
     for i, prompt in enumerate(("fox", "cat")):
@@ -58,6 +59,7 @@ def test_random_state_and_modes_are_untouched(bundle):
     bundle.unet.eval()
 
 
+@pytest.mark.acts("preview.width")
 def test_size_follows_the_settings(bundle):
     assert preview.sample(bundle, PreviewConfig(steps=1, width=96), ["fox"], 64)[0].size == (96, 64)
 
@@ -85,6 +87,7 @@ def test_sdxl_previews_are_its_pipelines_own(places, form):
     assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).max() <= 1
 
 
+@pytest.mark.acts("preview.negative")
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_prompts_are_encoded_as_captions_are(places, family, monkeypatch):
     """Layer and chunks are the training's, for the prompt and for the negative one."""

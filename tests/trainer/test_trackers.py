@@ -130,6 +130,7 @@ class Wandb(ModuleType):
         self.lines.append((-1, {}))
 
 
+@pytest.mark.acts("track.trackers", "track.online")
 @pytest.mark.parametrize("online", [False, True])
 def test_wandb_sends_nothing_unless_it_is_asked_to(inputs, tmp_path, monkeypatch, online):
     fake = Wandb()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from tests.trainer import tiny
@@ -154,6 +155,35 @@ def test_the_plan_says_what_has_no_effect_and_what_the_file_cannot_hold(inputs, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.acts("data.lint", "device.estimate", "run.name", "run.output")
+def test_what_is_turned_off_is_not_done_and_the_run_lies_where_it_is_asked_for(inputs, tmp_path):
+    for on in (True, False):
+        events: list[Event] = []
+        path = run(inputs, tmp_path / "there", events.append, data__lint=on, device__estimate=on, train__steps=1)
+        assert path == tmp_path / "there" / ("tiny" if on else "tiny-2")
+        assert any(isinstance(event, Linted) for event in events) == RunDir(path).findings_file.exists() == on
+        plan = next(event for event in events if isinstance(event, Started)).plan
+        assert (plan["estimate"] is not None) == on
+
+
+@pytest.mark.acts("preview.every", "preview.strength", "preview.prompts", "preview.height", "data.trigger")
+def test_previews_come_when_asked_for_with_the_adapters_at_their_strength(inputs, tmp_path):
+    """At strength 0 they are the base's, whatever was learnt."""
+    size = {"preview__width": 64, "preview__height": 96, "train__steps": 4}
+    prompts = {"preview__prompts": ["{trigger}, fox", "cat"], "preview__every": 2, **size}
+    shown = {}
+    for strength in (0.0, 2.0):
+        folder = run(inputs, tmp_path / f"{strength}", preview__strength=strength, **prompts) / "previews"
+        shown[strength] = {file.stem: file.read_bytes() for file in folder.iterdir()}
+        assert sorted(shown[strength]) == [f"{step:06d}-{i:02d}" for step in (0, 2, 4) for i in (0, 1)]
+        assert Image.open(folder / "000002-00.png").size == (64, 96)
+    for name in ("000002-00", "000004-01"):
+        assert shown[0.0][name] == shown[0.0][f"000000{name[-3:]}"] == shown[2.0][f"000000{name[-3:]}"]
+        assert shown[2.0][name] != shown[0.0][name]
+    plain = run(inputs, tmp_path / "plain", preview__prompts=["my style, fox", "cat"], **size) / "previews" / "000000-00.png"
+    assert plain.read_bytes() == shown[0.0]["000000-00"], "the trigger stands in its place"
+
+
 def test_dry_run_writes_nothing(inputs, tmp_path):
     events: list[Event] = []
     train(settings.parse(tiny.values(*inputs, tmp_path / "out"), "test"), listener=events.append, dry_run=True)
@@ -204,6 +234,7 @@ def test_gradient_checkpointing_computes_the_same(inputs, tmp_path):
     assert losses(plain)[0] != losses(plain)[-1]
 
 
+@pytest.mark.acts("train.precision")
 def test_bf16_trains_close_to_fp32_and_keeps_the_adapters_fp32(inputs, tmp_path):
     full: list[Event] = []
     half: list[Event] = []
@@ -215,6 +246,7 @@ def test_bf16_trains_close_to_fp32_and_keeps_the_adapters_fp32(inputs, tmp_path)
     assert {t.dtype for name, t in saved.items() if name.startswith("adapter/")} == {torch.float32}
 
 
+@pytest.mark.acts("train.text_encoder")
 def test_cached_captions_give_the_same_losses_as_encoding_in_the_loop(inputs, tmp_path):
     """With a text-encoder rate so small that nothing moves, the two ways must agree."""
     cached: list[Event] = []
@@ -239,6 +271,7 @@ def test_captions_that_change_are_encoded_in_the_loop_where_the_text_encoder_res
     assert "stays on the device" in said
 
 
+@pytest.mark.acts("train.unet")
 def test_text_encoder_alone(inputs, tmp_path):
     path = run(inputs, tmp_path, train__unet=False)
     assert {name.partition("_text_model")[0] for name in load_file(path / "tiny.safetensors")} == {"lora_te"}
@@ -293,15 +326,17 @@ def checkpoints_of(path: Path) -> list[int]:
     return [event["step"] for event in RunDir(path).events() if event["event"] == "Saved" and event["kind"] == "checkpoint"]
 
 
+@pytest.mark.acts("checkpoint.every_epochs", "checkpoint.keep", "checkpoint.keep_exports")
 def test_checkpoints_by_epochs_and_the_newest_exports(inputs, tmp_path):
     """Four pictures in batches of two: an epoch is two steps."""
-    changes = {"checkpoint__every": 0, "checkpoint__every_epochs": 1, "checkpoint__keep": 2}
+    changes = {"checkpoint__every": 0, "checkpoint__every_epochs": 1, "checkpoint__keep": 3}
     path = run(inputs, tmp_path, **changes, checkpoint__export=True, checkpoint__keep_exports=1, train__steps=8)
     assert checkpoints_of(path) == [2, 4, 6, 8]
-    assert sorted(file.name for file in (path / "checkpoints").iterdir()) == ["step-000006", "step-000008"]
+    assert sorted(file.name for file in (path / "checkpoints").iterdir()) == ["step-000004", "step-000006", "step-000008"]
     assert sorted(file.name for file in path.glob("*.safetensors")) == ["tiny-000006.safetensors", "tiny.safetensors"]
 
 
+@pytest.mark.acts("checkpoint.every", "checkpoint.export")
 def test_checkpoints_by_steps_and_all_exports(inputs, tmp_path):
     changes = {"checkpoint__every": 2, "checkpoint__every_epochs": 3, "train__accumulation": 2}
     path = run(inputs, tmp_path, **changes, checkpoint__export=True)
@@ -309,6 +344,7 @@ def test_checkpoints_by_steps_and_all_exports(inputs, tmp_path):
     assert len(list(path.glob("tiny-*.safetensors"))) == 3
 
 
+@pytest.mark.acts("train.init_from")
 def test_a_run_starts_from_a_file_and_its_average_too(inputs, tmp_path):
     """With a rate so small that nothing moves, the file comes out as it went in; resumed, the file is not asked for again."""
     first = run(inputs, tmp_path / "first", export__dtype="fp32", adapter__algorithm="loha")

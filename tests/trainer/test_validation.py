@@ -60,6 +60,7 @@ def by_hand(session: Session, timesteps: int) -> tuple[torch.Tensor, torch.Tenso
     return torch.cat(ts), torch.cat(errors)
 
 
+@pytest.mark.acts("validation.timesteps")
 @pytest.mark.parametrize("text_encoder", [True, False])
 def test_the_loss_is_the_mean_squared_error_by_bin(inputs, tmp_path, text_encoder):
     held = session(inputs, tmp_path, validation__timesteps=6, train__text_encoder=text_encoder)
@@ -79,6 +80,7 @@ def test_neither_seed_nor_batch_size_nor_other_settings_of_the_loss_change_it(in
     assert validation.measure(other, other.held).loss == pytest.approx(validation.measure(one, one.held).loss, rel=1e-5)
 
 
+@pytest.mark.acts("validation.every")
 def test_training_has_the_same_bits_with_and_without_looking(inputs, tmp_path):
     changes = {"adapter__dropout": 0.2, "train__ema": 0.9, "validation__count": 2}
     often, said = run(inputs, tmp_path / "often", **changes, validation__every=1)
@@ -87,6 +89,7 @@ def test_training_has_the_same_bits_with_and_without_looking(inputs, tmp_path):
     assert [event.step for event in said if isinstance(event, Validated)] == list(range(7))
 
 
+@pytest.mark.acts("train.ema")
 def test_validation_looks_at_the_average(inputs, tmp_path):
     """With a decay near 1 the average is still near the base when the adapter is not."""
     slow, _ = run(inputs, tmp_path / "slow", validation__count=2, validation__timesteps=8)

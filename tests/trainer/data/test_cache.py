@@ -94,6 +94,7 @@ def test_an_edited_pixel_makes_anew_exactly_that_entry(folder, tmp_path):
     assert len(counting.seen) == 1 and counting.seen[0].shape == (3, 48, 80)
 
 
+@pytest.mark.acts("data.background")
 def test_background_concerns_transparent_pictures_alone(folder, tmp_path):
     Image.open(folder / "a.png").convert("RGB").save(folder / "a.png")
     glass = Image.open(folder / "c.png").convert("RGBA")

@@ -59,6 +59,7 @@ def caption_of(*lines: str, trigger: str = "", concept: str = "", regularization
     return captions.caption(folder / "red_fox_03.png", written, source)
 
 
+@pytest.mark.acts("data.caption")
 def test_a_written_caption_goes_before_the_setting_the_folder_and_the_name():
     assert caption_of("one", caption="two", concept="three").kind == ".txt"
     found = [caption_of(caption="two", concept="three"), caption_of(concept="three"), caption_of()]
@@ -69,6 +70,7 @@ def test_a_written_caption_goes_before_the_setting_the_folder_and_the_name():
     ]
 
 
+@pytest.mark.acts("data.caption_lines")
 @pytest.mark.parametrize(
     ("way", "texts"),
     [("join", ("one, two",)), ("first", ("one,",)), ("random", ("one,", "two"))],
@@ -98,6 +100,7 @@ def test_pictures_of_the_class_go_without_the_trigger():
     assert found.texts == found.plain == ("a fox",) and not found.remarks
 
 
+@pytest.mark.acts("data.caption_prefix", "data.caption_suffix")
 def test_prefix_and_suffix_stand_around_every_caption():
     found = caption_of(
         "fox\ndog", trigger="trig", caption_lines="random", caption_prefix="a drawing of a", caption_suffix=", ink"

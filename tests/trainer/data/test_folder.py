@@ -77,6 +77,7 @@ def test_repeats_beyond_all_sense_are_refused(tmp_path):
     assert "asks by its name for 20240101 repeats; 10000 are the most" in refused(settings(tmp_path))
 
 
+@pytest.mark.acts("data.recursive")
 def test_everything_below_is_taken_where_that_is_asked_for(tmp_path):
     save(tmp_path, "b.png", caption="top")
     save(tmp_path / "a", "b.png", caption="below", seed=1)

@@ -30,6 +30,7 @@ def names(items: tuple) -> list[str]:
     return [item.path.name for item in items]
 
 
+@pytest.mark.acts("validation.count", "validation.share")
 @pytest.mark.parametrize(("validation", "number"), [({"count": 3}, 3), ({"share": 0.2}, 2), ({"share": 0.01}, 1)])
 def test_count_and_share_split_the_set(folder, validation, number):
     split = held(folder, **validation)
@@ -64,6 +65,7 @@ def test_regularisation_pictures_are_never_held_out(folder):
     assert not any(item.regularization for item in split.held_out) and len(split.items) == 6
 
 
+@pytest.mark.acts("validation.folder")
 def test_another_folder_leaves_the_training_pictures_alone(folder, tmp_path):
     pictures.save(tmp_path / "out", "new.png", caption="b", seed=99)
     split = held(folder, folder=str(tmp_path / "out"))

@@ -64,6 +64,7 @@ def test_two_processes_see_in_one_micro_step_what_one_sees_in_two(made):
             assert same(ranks[rank].batch(k), alone.batch(2 * k + rank))
 
 
+@pytest.mark.acts("data.repeats")
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_an_epoch_over_all_processes_holds_every_picture_repeats_times(made, world):
     ranks = [loader(made, replace(DEALING, world=world, rank=rank)) for rank in range(world)]
@@ -106,6 +107,7 @@ def test_the_same_picture_gets_other_noise_each_time(made):
     assert len(seen) == 3 and not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
 
 
+@pytest.mark.acts("data.flip", "data.caption_dropout")
 def test_flips_and_empty_captions_come_at_their_rates(made):
     dealt = loader(made, DEALING)
     batches = [dealt.batch(k) for k in range(1000)]
@@ -117,6 +119,7 @@ def test_flips_and_empty_captions_come_at_their_rates(made):
     assert abs(both - 0.15) < 4 * (0.1275 / len(flips)) ** 0.5, "flip and dropout hang together"
 
 
+@pytest.mark.acts("data.caption_dropout")
 @pytest.mark.parametrize(("rate", "share"), [(0.0, 0), (1.0, 1)])
 def test_no_and_full_caption_dropout(made, rate, share):
     dealt = loader(made, DEALING, caption_dropout=rate, flip=False)
@@ -146,6 +149,7 @@ def test_sizes_and_crops(made):
         assert batch.latents.shape[2:] == (batch.frames.target[1] // 8, batch.frames.target[0] // 8)
 
 
+@pytest.mark.acts("data.partial_batches", "train.batch_size", "train.seed")
 def test_settings_become_dealing():
     config = Config(data=DataConfig(partial_batches="fill"), train=TrainConfig(batch_size=3, seed=99))
     assert Dealing.of(config, 2, 1) == Dealing(99, 3, True, 2, 1)

@@ -44,6 +44,7 @@ def test_masks_are_found_beside_their_picture(tmp_path, place):
     assert not [note for note in dataset.notes if "subfolders" in note]
 
 
+@pytest.mark.acts("data.mask_folder")
 def test_masks_in_a_folder_of_their_own(tmp_path):
     picture(tmp_path / "img", "a.png")
     picture(tmp_path / "img" / "more", "a.png")
@@ -53,6 +54,7 @@ def test_masks_in_a_folder_of_their_own(tmp_path):
     assert [mask_of(item)[5, 5] for item in scan(config).items] == [VALUES[5, 5], 255 - VALUES[5, 5]]
 
 
+@pytest.mark.acts("data.mask")
 def test_the_alpha_channel_is_the_mask_where_that_is_asked_for(tmp_path):
     Image.fromarray(np.dstack([VALUES, VALUES, VALUES, 255 - VALUES])).save(tmp_path / "a.png")
     picture(tmp_path, "b.png")

@@ -41,11 +41,13 @@ def test_a_caption_without_settings_stays_as_it_is():
     assert set(drawn("my style ||| a fox, red")) == {"my style, a fox, red"}
 
 
+@pytest.mark.acts("data.shuffle_tags")
 def test_shuffle_gives_every_order_alike():
     seen = Counter(drawn("a, b, c", 1200, shuffle_tags=True))
     assert len(seen) == 6 and all(near(number, 1200, 1 / 6) for number in seen.values())
 
 
+@pytest.mark.acts("data.keep_tags")
 def test_the_trigger_the_prefix_the_suffix_and_the_first_tags_stay():
     settings = {"trigger": "my style", "caption_prefix": "a photo of", "caption_suffix": ", at night", "shuffle_tags": True}
     seen = set(drawn("my style, a photo of a fox, red, big, at night", keep_tags=1, **settings))
@@ -62,6 +64,7 @@ def test_the_mark_says_what_stays_whatever_keep_tags_says():
     assert set(drawn("a, b ||| c, d ||| e", shuffle_tags=True, keep_tags=3)) == {"a, b, c, d, e", "a, b, d, c, e"}
 
 
+@pytest.mark.acts("data.tag_dropout")
 def test_tags_are_dropped_each_by_itself_and_the_trigger_never():
     texts = drawn("a, my style, b, c", 2000, tag_dropout=0.3, trigger="my style")
     assert all("my style" in text for text in texts)

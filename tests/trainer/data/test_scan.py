@@ -19,6 +19,7 @@ def refused(config, **options) -> str:
     return str(caught.value)
 
 
+@pytest.mark.acts("data.images", "data.resolution", "data.bucket_step")
 def test_items_are_sorted_whole_and_in_their_buckets(tmp_path):
     save(tmp_path, "b_wide.png", (100, 60), "a wide one")
     save(tmp_path, "a.jpg", (64, 64))
@@ -86,6 +87,7 @@ def test_a_picture_under_another_ending_is_used(tmp_path):
     assert [item.path.name for item in scan(settings(tmp_path)).items] == ["a.png_large"]
 
 
+@pytest.mark.acts("data.upscale")
 def test_enlarging_is_asked_for_and_said(tmp_path):
     save(tmp_path, "a.png", (20, 20), caption="fox")
     dataset = scan(settings(tmp_path, upscale=True))

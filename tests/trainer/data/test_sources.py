@@ -40,6 +40,7 @@ def test_what_a_source_may_override_is_declared_once(name):
     assert own[name].default is None
 
 
+@pytest.mark.acts("data.sources", "data.sources.regularization", "data.sources.loss_weight")
 def test_items_know_their_folder(tmp_path):
     save(tmp_path / "one", "x.png", caption="a fox")
     save(tmp_path / "two", "x.png", caption="a Word dog", seed=1)

@@ -62,6 +62,7 @@ def loader(folder):
     return build(data(folder), folder / "cache")
 
 
+@pytest.mark.acts("data.resolutions", "data.crops", "data.color_variants", "data.flip")
 def test_everything_that_can_be_drawn_is_cached_and_counted(folder, tmp_path):
     views, counting = Views(scan(data(folder))), CountingPixels()
     every = list(views.all())
@@ -77,6 +78,21 @@ def test_everything_that_can_be_drawn_is_cached_and_counted(folder, tmp_path):
         in notes
     )
     assert "1 picture too small for some of data.resolutions" in notes
+
+
+@pytest.mark.acts("data.crop", "data.crops", "data.crop_keep")
+def test_crops_keep_at_least_their_share_and_zoom_in(tmp_path):
+    """Of a square picture of 200 pixels at 64 each crop is a square: the whole, or a part no smaller than asked."""
+    save(tmp_path, "a.png", (200, 200))
+
+    def sides(**changes: object) -> list[float]:
+        views = Views(scan(settings(tmp_path, **changes)))
+        return [box[2] - box[0] for view in views.all() for box in [views.box(view)]]
+
+    assert sides() == [200]
+    assert sides(crop="random", crops=4) == pytest.approx([200] * 4)
+    shares = [side / 200 for side in sides(crop="random", crops=40, crop_keep=0.5)]
+    assert len(shares) == 40 and 0.5 <= min(shares) < 0.6 and 0.9 < max(shares) <= 1
 
 
 def test_a_plain_data_set_says_nothing_and_has_one_view_a_picture(folder):
@@ -95,6 +111,7 @@ def test_pictures_without_room_for_another_crop_are_said(tmp_path):
     assert "no room for a second crop in 1 picture of" in notes[1] and "crop_keep" in notes[1]
 
 
+@pytest.mark.acts("data.color_jitter")
 def test_a_view_is_the_cut_part_coloured_and_mirrored(folder, loader):
     views, dataset = loader._views, loader._views.dataset
     picture = decode(dataset.items[0].path, dataset.background).pixels

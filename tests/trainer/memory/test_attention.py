@@ -36,6 +36,7 @@ def pretend(monkeypatch, operation) -> None:  # noqa: ANN001
     monkeypatch.setattr(attention, "find_spec", lambda name: SimpleNamespace(name=name))
 
 
+@pytest.mark.acts("device.attention")
 def test_without_xformers_it_is_refused_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setattr(attention, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="xformers is not installed") as refused:

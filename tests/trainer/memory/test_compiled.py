@@ -115,6 +115,7 @@ def test_code_of_the_default_compiler_computes_the_same():
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.acts("device.compile")
 def test_no_compiler_is_told_before_anything_is_made(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(compiled.shutil, "which", lambda name: None)

@@ -52,6 +52,7 @@ def test_a_text_encoder_that_is_needed_in_the_loop_stays():
     assert resting_parts(model, config(), GPU, texts_rest=False).modules == [model.vae]
 
 
+@pytest.mark.acts("device.offload")
 @pytest.mark.parametrize(("offload", "device"), [(False, GPU), (True, CPU)])
 def test_nothing_rests_where_it_is_off_or_the_device_is_the_cpu(offload, device):
     assert resting_parts(bundle(), config(offload), device, texts_rest=True).modules == []

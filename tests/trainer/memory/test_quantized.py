@@ -88,6 +88,7 @@ def test_int8_is_one_scale_a_row(shape):
     )
 
 
+@pytest.mark.acts("device.quantize", "device.double_quantize")
 @pytest.mark.parametrize(("kind", "double", "bits"), [("int8", False, 8.0), ("nf4", False, 4.5), ("nf4", True, 4.127)])
 def test_a_weight_takes_the_bits_that_are_promised(kind, double, bits):
     model = nn.Sequential(linear((1024, 1024)))

@@ -32,6 +32,7 @@ def bundles(places) -> Loader:  # noqa: ANN001
     return get
 
 
+@pytest.mark.acts("model.clip_skip")
 @pytest.mark.parametrize("family", ["sd1", "sd2"])
 @pytest.mark.parametrize("skip", [1, 2, 3])
 def test_clip_skip_reads_a_text_encoder_without_its_last_layers(bundles, family, skip):
@@ -73,6 +74,7 @@ def test_layers_that_nothing_reads_get_no_gradient_and_no_adapter(bundles, famil
     assert bundle.is_read("unet.down_blocks.0.attentions.0.proj_in")
 
 
+@pytest.mark.acts("model.caption_chunks")
 @pytest.mark.parametrize("family", miniatures.FAMILIES)
 def test_a_long_caption_is_its_chunks_one_behind_the_other(bundles, family):
     long, second = " ".join(["cat"] * 100), " ".join(["cat"] * 25)

@@ -49,6 +49,7 @@ def test_a_files_objective(places, family, hints, spread, config, objective, not
     assert note in " ".join(made.notes) and bool(note) == bool(made.notes)
 
 
+@pytest.mark.acts("model.objective", "model.base")
 def test_a_folder_says_what_it_predicts_and_a_setting_overrules_it(places):
     source = find(ModelConfig(base=str(places["sd2", "folder"])))
     assert noise(source).schedule.objective == "v_prediction"
@@ -69,6 +70,7 @@ def test_zero_terminal_snr_is_diffusers(places):
     assert not made.sampler.config.clip_sample
 
 
+@pytest.mark.acts("model.zero_terminal_snr")
 def test_the_base_says_how_its_schedule_ends_and_a_setting_overrules_it(places):
     source = find(ModelConfig(base=str(places["sd2", "folder"])))
     says = replace(source, scheduler=source.scheduler | {"rescale_betas_zero_snr": True})

@@ -101,6 +101,7 @@ def test_a_file_without_its_vae_loads_with_another(change, places):
     assert holds(bundle.vae, load_file(places["sd2", "folder"] / "vae" / "diffusion_pytorch_model.safetensors"))
 
 
+@pytest.mark.acts("model.vae")
 @pytest.mark.parametrize("form", ["vae folder", "diffusers file", "bare original file", "checkpoint"])
 def test_another_vae_in_any_form(places, tmp_path, form):
     """Each form holds SDXL's VAE; the base is SD 1's."""
@@ -149,6 +150,7 @@ def test_another_work_than_text_to_image(change, channels, what):
     assert what in refused(file).what
 
 
+@pytest.mark.acts("model.family")
 @pytest.mark.parametrize(
     ("family", "form", "forced", "reason"),
     [
@@ -224,6 +226,7 @@ def test_old_spellings_are_read(change, places):
         assert holds(getattr(bundle.pipeline, name), getattr(plain.pipeline, name).state_dict())
 
 
+@pytest.mark.acts("model.dtype")
 def test_the_vae_stays_in_fp32_whatever_the_base_is_held_in(places):
     """Rounding to half precision on the way would show in its weights."""
     for form in ("folder", "file"):

@@ -85,6 +85,7 @@ def test_its_state_is_small_and_comes_back_bit_for_bit():
     assert all(torch.equal(a, b) for a, b in zip(parameters, others, strict=True))
 
 
+@pytest.mark.acts("optimizer.galore_rank", "optimizer.galore_interval", "optimizer.galore_scale")
 @pytest.mark.parametrize("change", [{"galore_rank": 2}, {"galore_interval": 2}, {"galore_scale": 0.25}])
 def test_each_setting_acts(change):
     results = []

@@ -29,6 +29,7 @@ def rates(config: OptimizerConfig, **adapter) -> dict[float, int]:  # noqa: ANN0
     return {group["lr"]: sum(p.numel() for p in group["params"]) for group in groups}
 
 
+@pytest.mark.acts("optimizer.lr", "optimizer.text_encoder_lr", "optimizer.text_encoder_2_lr")
 def test_groups_by_component_and_rule():
     rules = [{"match": r"unet.*to_k", "lr": 0.5}]
     config = OptimizerConfig(lr=0.1, text_encoder_lr=0.2, text_encoder_2_lr=0.3)
@@ -40,6 +41,7 @@ def test_the_second_text_encoder_follows_the_first_and_both_follow_the_unet():
     assert rates(OptimizerConfig(lr=0.1)) == {0.1: 4 * ONE}
 
 
+@pytest.mark.acts("optimizer.lora_plus_ratio")
 @pytest.mark.parametrize(
     ("adapter", "raised"),
     [

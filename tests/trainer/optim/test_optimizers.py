@@ -90,6 +90,7 @@ def test_state_survives_json_and_tensors_bit_for_bit(name):
     assert not any(torch.equal(p, q) for p, q in zip(parameters, weights(), strict=True))
 
 
+@pytest.mark.acts("optimizer.name")
 def test_8_bit_state_is_kept_in_8_bits_and_its_table_once():
     parameters = weights()
     optimizer = make("adamw8bit", parameters)
@@ -109,6 +110,7 @@ def test_state_without_a_form_is_refused_by_its_place():
         pack_optimizer(optimizer)
 
 
+@pytest.mark.acts("optimizer.beta1", "optimizer.beta2", "optimizer.weight_decay")
 def test_adamw_and_its_settings():
     theirs = weights()
     optimizer = torch.optim.AdamW(theirs, lr=0.1, betas=(0.8, 0.95), weight_decay=0.2)
@@ -183,6 +185,7 @@ def test_other_optimisers_give_out_what_they_train():
         assert same(trains, parameters)
 
 
+@pytest.mark.acts("optimizer.arguments")
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [("prodigy", {"d0": 1e-3}), ("prodigy", {"use_bias_correction": False}), ("adamw", {"eps": 0.1}), (DOTTED, {"alpha": 0.5})],

@@ -42,6 +42,7 @@ def test_warm_up_as_a_share_of_the_steps():
     assert rates("linear", 0.05, 40) == rates("linear", 2, 40) != rates("linear", 0, 40)
 
 
+@pytest.mark.acts("optimizer.schedule", "optimizer.cycles", "optimizer.power", "optimizer.warmup")
 @pytest.mark.parametrize(
     ("ours", "theirs", "changes", "options"),
     [
@@ -69,6 +70,7 @@ def test_rex_is_the_papers_formula():
     assert rates("rex") == pytest.approx(expected) and expected[5] == pytest.approx(2 * 2 / 3)
 
 
+@pytest.mark.acts("optimizer.min_lr_ratio")
 def test_the_least_rate_is_the_floor_of_the_course():
     expected = [2.0 * (0.25 + 0.75 * 0.5 * (1 + math.cos(math.pi * i / 10))) for i in range(10)]
     assert rates("cosine", min_lr_ratio=0.25) == pytest.approx(expected)
