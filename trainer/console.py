@@ -12,6 +12,7 @@ import rich.console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from trainer.data.problems import count
 from trainer.events import Event, Failed, Finished, Linted, Preview, Saved, Started, Step, Validated, Verified, Warned
 from trainer.lint.report import summary, table
 from trainer.run import EMBEDDING, RunDir
@@ -140,7 +141,8 @@ def statement_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [("pictures", f"{plan['pictures']}, dropped {plan['dropped']}")]
     rows += [("captions", _counts(plan["captions"], "from ") or "none")]
     rows += [("buckets", _counts(plan["buckets"]))]
-    rows += [("steps", f"{plan['steps']} of {plan['batch_size']} picture{'s' * (plan['batch_size'] != 1)} = {plan['epochs']:.4g} epochs")]
+    pictures = count(plan["batch_size"], "picture")
+    rows += [("steps", f"{plan['steps']} of {pictures} = {plan['epochs']:.4g} epochs")]
     rows += [("checkpoints", str(plan["checkpoints"]))]
     rows += estimate_rows(plan.get("estimate"))
     return rows

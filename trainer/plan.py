@@ -155,10 +155,8 @@ def _cut_captions(bundle: Bundle, dataset: Dataset) -> list[str]:
     if not cut:
         return []
     item, lost = cut[0]
-    return [
-        f"{count(len(cut), 'caption')} longer than {bundle.max_length} tokens; of {shown(item.path.name)} this is not read: {lost!r} "
-        "(model.caption_chunks gives more room)"
-    ]
+    what = f"{count(len(cut), 'caption')} longer than {bundle.max_length} tokens"
+    return [f"{what}; of {shown(item.path.name)} this is not read: {lost!r} (model.caption_chunks gives more room)"]
 
 
 def _unread_layers(config: Config, bundle: Bundle) -> list[str]:
