@@ -121,13 +121,26 @@ def test_range_and_distribution_of_timesteps(start):
     assert int((corrupt(cubic, first(cubic)).t >= 875).sum()) == 2
 
 
-@pytest.mark.acts("loss.noise_offset", "loss.pyramid_iterations", "loss.pyramid_discount")
+@pytest.mark.acts("loss.noise_offset", "loss.pyramid_iterations")
 def test_noise_offset_and_pyramid_change_noise_and_target_together(start, plain):
     for changes in ({"loss__noise_offset": 0.5}, {"loss__pyramid_iterations": 4, "loss__pyramid_discount": 0.9}):
         session = start(**changes)
         given, before = corrupt(session, first(session)), corrupt(plain, first(plain))
         assert not torch.allclose(given.target, before.target)
         torch.testing.assert_close(given.noisy, SCHEDULER.add_noise(first(session).latents, given.target, given.t))
+
+
+@pytest.mark.acts("loss.pyramid_discount")
+def test_a_small_discount_leaves_the_first_level_of_the_pyramid(start):
+    """The others are multiplied by its powers. Of the first picture, before which nothing else is drawn."""
+
+    def target(**changes: float) -> torch.Tensor:
+        session = start(**{f"loss__pyramid_{name}": value for name, value in changes.items()})
+        return corrupt(session, first(session)).target[0]
+
+    alone = target(iterations=1)
+    assert (target(iterations=4, discount=0.001) - alone).abs().max() < 0.01
+    assert (target(iterations=4, discount=0.9) - alone).abs().max() > 0.3
 
 
 @pytest.mark.acts("loss.input_perturbation")

@@ -32,7 +32,13 @@ def bundles(places) -> Loader:  # noqa: ANN001
     return get
 
 
-@pytest.mark.acts("model.clip_skip")
+@pytest.mark.acts("model.clip_skip", "model.caption_chunks")
+def test_the_settings_of_the_condition_are_the_bundles(places, bundles):
+    asked = load(ModelConfig(base=str(places["sd1", "file"]), clip_skip=2, caption_chunks=2)).encode_text(CAPTIONS)
+    assert asked.shape[1] == 154 and torch.equal(asked, bundles("sd1", clip_skip=2, chunks=2).encode_text(CAPTIONS))
+    assert not torch.allclose(asked, bundles("sd1", clip_skip=1, chunks=2).encode_text(CAPTIONS))
+
+
 @pytest.mark.parametrize("family", ["sd1", "sd2"])
 @pytest.mark.parametrize("skip", [1, 2, 3])
 def test_clip_skip_reads_a_text_encoder_without_its_last_layers(bundles, family, skip):
@@ -74,7 +80,6 @@ def test_layers_that_nothing_reads_get_no_gradient_and_no_adapter(bundles, famil
     assert bundle.is_read("unet.down_blocks.0.attentions.0.proj_in")
 
 
-@pytest.mark.acts("model.caption_chunks")
 @pytest.mark.parametrize("family", miniatures.FAMILIES)
 def test_a_long_caption_is_its_chunks_one_behind_the_other(bundles, family):
     long, second = " ".join(["cat"] * 100), " ".join(["cat"] * 25)

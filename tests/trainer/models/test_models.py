@@ -75,6 +75,7 @@ def test_fingerprint_follows_the_weights(folder, tmp_path):
     assert two.fingerprint("unet") != one.fingerprint("unet")
 
 
+@pytest.mark.acts("model.base")
 def test_latents_of_another_scale_are_other_latents(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "elsewhere")
     config = copy / "vae" / "config.json"

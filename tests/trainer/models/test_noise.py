@@ -49,7 +49,7 @@ def test_a_files_objective(places, family, hints, spread, config, objective, not
     assert note in " ".join(made.notes) and bool(note) == bool(made.notes)
 
 
-@pytest.mark.acts("model.objective", "model.base")
+@pytest.mark.acts("model.objective")
 def test_a_folder_says_what_it_predicts_and_a_setting_overrules_it(places):
     source = find(ModelConfig(base=str(places["sd2", "folder"])))
     assert noise(source).schedule.objective == "v_prediction"
