@@ -31,6 +31,17 @@ def test_small_factors_survive_float16():
     assert error[1] < 4e-4
 
 
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(1e-9, torch.float32), (1e-6, torch.float32), (1e-3, torch.float16), (0, torch.float16)]
+)
+def test_a_difference_too_small_for_float16_stays_in_float32(size, dtype):
+    """It has no partner to take its size from; of 1e-9 float16 would leave nothing."""
+    tensor = size * torch.randn(8, 8, generator=torch.Generator().manual_seed(3))
+    found = cast({"m.diff": tensor}, torch.float16)["m.diff"]
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), tensor, rtol=1e-3, atol=0)
+
+
 def test_float32_is_bit_for_bit():
     tensors = pair(1e-7, 3.0)
     assert all(torch.equal(found, tensors[key]) for key, found in cast(tensors, torch.float32).items())
