@@ -142,6 +142,8 @@ class AdapterConfig(BaseModel):
     def _has_effect(self) -> AdapterConfig:
         if self.layers != "all" and not self.rules and (self.conv_rank or self.conv_alpha):
             raise ValueError("conv_rank and conv_alpha have no effect unless layers = 'all'")
+        if self.layers != "all" and not self.rules and getattr(self.options, "tucker", False):
+            raise ValueError("tucker has no effect unless layers = 'all': it is for kernels larger than 1x1")
         if getattr(self.options, "full_matrix", False) and "alpha" in self.options.model_fields_set:
             raise ValueError("alpha has no effect on a full-matrix LoKr (its scale is 1): remove alpha or full_matrix")
         if self.weight_decompose and not ALGORITHMS[self.algorithm].decomposes:

@@ -162,7 +162,9 @@ def _cut_captions(bundle: Bundle, dataset: Dataset) -> list[str]:
 def _unread_layers(config: Config, bundle: Bundle) -> list[str]:
     """Text layers whose output nothing reads."""
     counts = {name: bundle.unread_layers(name) for name in bundle.text_encoders} if config.train.text_encoder else {}
-    return [f"{name}: nothing reads its last {count} layers, which get no adapter" for name, count in counts.items() if count]
+    return [
+        f"{name}: nothing reads its last {count(unread, 'layer')}; no adapter there" for name, unread in counts.items() if unread
+    ]
 
 
 def _remarks(adapters: AdapterSet) -> list[str]:

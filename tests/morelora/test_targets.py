@@ -111,6 +111,7 @@ def test_rules_that_cannot_work_are_errors(settings: dict[str, Any], message: st
         ({"rules": ({"match": "x", "algorithm": "lokrr"},)}, "did you mean 'lokr'"),
         ({"rules": ({"match": "("},)}, "not a regular expression"),
         ({"layers": "attention", "conv_rank": 4}, "no effect unless layers = 'all'"),
+        ({"tucker": True}, "tucker has no effect unless layers = 'all'"),
         ({"algorithm": "lokr", "full_matrix": True, "alpha": 4}, "alpha has no effect"),
         ({"decompose_axis": "output"}, "no effect unless weight_decompose"),
         ({"algorithm": "lora", "factor": 4}, "factor"),

@@ -240,7 +240,7 @@ def test_check_refuses_before_the_training():
         ({"rank": 4}, "webui", []),
         ({"rank": 4}, "lora", []),
         ({"rank": 4}, "diffusers", ["web UIs do not"]),
-        ({"rank": 4, "tucker": True}, "webui", ["Tucker"]),
+        ({"rank": 4, "tucker": True, "layers": "all"}, "webui", ["Tucker"]),
         ({"algorithm": "loha"}, "webui", ["reads LoRA only"]),
         ({"algorithm": "loha"}, "lora", []),
         ({"algorithm": "full"}, "webui", ["reads LoRA only"]),

@@ -127,4 +127,4 @@ def test_the_plan_tells_family_and_objective(trained):
     assert plan["family"] == trained.family
     assert plan["objective"] == ("v_prediction" if trained.family == "sd2" else "epsilon")
     unread = [note for note in plan["notes"] if "nothing reads" in note]
-    assert unread == (["text_encoder: nothing reads its last 1 layers, which get no adapter"] if trained.family == "sdxl" else [])
+    assert unread == (["text_encoder: nothing reads its last 1 layer; no adapter there"] if trained.family == "sdxl" else [])

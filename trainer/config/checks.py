@@ -31,6 +31,11 @@ def _data(config: Config) -> Iterator[str]:
             yield f"data.sources[{index}].trigger has no effect: regularization pictures are seen without the trigger"
 
 
+def _batches(config: Config) -> Iterator[str]:
+    if config.train.batch_size == 1:
+        yield from _idle(config.data, "data", ("partial_batches",), "train.batch_size = 1: no batch lacks a picture")
+
+
 def _resolutions(config: Config) -> Iterator[str]:
     data = config.data
     if data.resolutions and data.resolution not in data.resolutions:
@@ -173,6 +178,14 @@ def _validation(config: Config) -> Iterator[str]:
         yield from _idle(validation, "validation", ("every", "timesteps"), "no pictures are held out (validation.count)")
 
 
+def _preview(config: Config) -> Iterator[str]:
+    preview = config.preview
+    if preview.guidance == 1:
+        yield from _idle(preview, "preview", ("negative",), "preview.guidance = 1, which is none")
+    if not config.data.trigger and any("{trigger}" in prompt for prompt in preview.prompts):
+        yield "preview.prompts have {trigger}, and data.trigger is empty: give the word, or take {trigger} out"
+
+
 def _idle(section: Section, name: str, keys: tuple[str, ...], reason: str) -> Iterator[str]:
     """Complaints about settings that were changed and would have no effect."""
     for key in keys:
@@ -207,6 +220,7 @@ def _track(config: Config) -> Iterator[str]:
 
 CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _data,
+    _batches,
     _resolutions,
     _showing,
     _model,
@@ -219,6 +233,7 @@ CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _saving,
     _loss,
     _validation,
+    _preview,
     _export,
     _track,
 )
