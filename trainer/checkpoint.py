@@ -86,7 +86,7 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """
     for leftover in [*folder.glob(".tmp-*"), *folder.glob(".dead-*")]:
         shutil.rmtree(leftover, ignore_errors=True)
-    skipped = []
+    skipped: list[str] = []
     for path in committed(folder):
         problem = _problem(path)
         if problem is None:

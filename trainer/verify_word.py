@@ -54,16 +54,16 @@ def _judge(reader: str, path: Path, pipe: dict[str, Any], expected: dict[str, Te
             raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
         return Verified(reader, 0, None, f"cannot read the word: {reason}")
-    error = max(relative_error(found[name], expected[name], 0.0) for name in expected)
-    if error <= limit:
-        return Verified(reader, len(expected), error, f"gives the word the same meaning: relative error at most {error:.2g}")
-    message = f"gives the word another meaning: relative error {error:.2g}, expected at most {limit:g}"
+    largest = max(relative_error(found[name], expected[name], 0.0) for name in expected)
+    if largest <= limit:
+        return Verified(reader, len(expected), largest, f"gives the word the same meaning: relative error at most {largest:.2g}")
+    message = f"gives the word another meaning: relative error {largest:.2g}, expected at most {limit:g}"
     if reader == OURS:
         raise TrainerError(
             f"{path} does not give back what was learnt: {OURS} {message}",
             "the last checkpoint is whole; export it again, and report this with the run's train.log",
         )
-    return Verified(reader, len(expected), error, message)
+    return Verified(reader, len(expected), largest, message)
 
 
 def _states(pipe: Mapping[str, Any], encoders: list[str], prompts: str | dict[str, str]) -> dict[str, Tensor]:

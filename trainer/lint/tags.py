@@ -57,8 +57,8 @@ def tag_look(view: View) -> Iterator[Finding]:
     """Captions that put the look into words."""
     found: dict[str, list[str]] = {}
     for picture in view.pictures:
-        for word in LOOKS.finditer(_without(picture.caption, picture.trigger)):
-            found.setdefault(word.group().lower(), []).append(picture.name)
+        for match in LOOKS.finditer(_without(picture.caption, picture.trigger)):
+            found.setdefault(match.group().lower(), []).append(picture.name)
     for word, names in found.items():
         problem = f"captions name the look: {word!r}. It is learnt as the meaning of that word, not of the trigger"
         yield Finding(

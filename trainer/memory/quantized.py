@@ -39,6 +39,9 @@ def library() -> Any:
 class Int8Linear(QuantizedLinear):
     """See the module's docstring, int8."""
 
+    packed: Tensor
+    scale: Tensor
+
     def __init__(self, layer: nn.Linear, weight: Tensor) -> None:
         super().__init__(layer)
         packed, scale, _ = library().int8_vectorwise_quant(weight.float())
@@ -57,7 +60,7 @@ class Nf4Linear(QuantizedLinear):
         packed, state = library().quantize_4bit(weight.float(), blocksize=BLOCK, compress_statistics=double, quant_type="nf4")
         self.register_buffer("packed", packed)
         self.register_buffer("absmax", state.absmax)
-        self.double = double
+        self.has_packed_scales = double
         if double:
             self.register_buffer("offset", state.offset)
             self.register_buffer("second_absmax", state.state2.absmax)
@@ -67,7 +70,7 @@ class Nf4Linear(QuantizedLinear):
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """By the library's operators themselves, which ``torch.compile`` traces; its functions around them it does not."""
         operators, absmax = torch.ops.bitsandbytes, self.absmax
-        if self.double:
+        if self.has_packed_scales:
             second = (self.second_absmax, self.second_code, self.second_block, torch.float32)
             absmax = operators.dequantize_blockwise(absmax, *second) + self.offset
         direct = dtype if dtype in (torch.float16, torch.bfloat16) else torch.float32

@@ -78,7 +78,7 @@ def _objective(source: Source, config: ModelConfig, unet: Any) -> tuple[Objectiv
 def _known(source: Source, name: str) -> Objective:
     for objective in get_args(Objective):
         if name == objective:
-            return objective  # type: ignore[no-any-return]
+            return objective
     raise InputError(
         f"{source.path} predicts {name!r}, which is not supported",
         "use a base that predicts epsilon or v_prediction; model.objective overrules the model where it is wrong",
