@@ -14,7 +14,7 @@ from morelora.site import Site
 
 
 class Adapted(nn.Module):
-    """``y = (W + strength * delta(W)) x + b``, and ``b + strength * bias_delta`` where the algorithm changes the bias.
+    """``y = (W + strength * delta(W)) x + b + strength * bias_delta(b)``.
 
     Adapted layers nest: an outer one adapts the inner one's result, ``W -> W + t1 delta1(W) -> ...``, in loading order.
     Attributes that are not its own are read from the frozen layer.
@@ -40,16 +40,21 @@ class Adapted(nn.Module):
     @property
     def bias(self) -> Tensor | None:
         """The bias that this layer acts with."""
-        bias, change = self.base.bias, self.adapter.bias_delta()
+        bias, change = self.base.bias, self.adapter.bias_delta(self.base.bias)
         if change is None or self.is_merged or self.strength == 0.0:
             return bias
         return bias + (self.strength * change).to(bias.dtype)
 
     @property
+    def changes_bias(self) -> bool:
+        """Whether the algorithm changes this layer's bias."""
+        return self.adapter.bias_delta(self.base.bias) is not None
+
+    @property
     def weight(self) -> Tensor:
         """The weight that this layer acts with, ``W + strength * delta(W)``."""
         weight = self.base.weight
-        if self.is_merged or self.strength == 0.0:
+        if self.is_merged or self.strength == 0.0 or not self.adapter.mergeable:
             return weight
         return weight + (self.strength * self.adapter.delta(weight)).to(weight.dtype)
 
@@ -68,7 +73,9 @@ class Adapted(nn.Module):
         return bool(self.training and chance and torch.rand(()) < chance)
 
     def check_merge(self) -> None:
-        """Raise ``AdapterError`` if it is merged already, stands on an adapter that is not merged, or on a quantised layer."""
+        """Raise ``AdapterError`` where it cannot be merged now, or at all; the message says why."""
+        if not self.adapter.mergeable:
+            raise AdapterError(f"{self.adapter.name} is no change of the weights and cannot be merged: keep it as an adapter")
         if self.is_merged:
             raise AdapterError("this adapter is merged already: unmerge it first")
         if isinstance(self.base, Adapted) and not self.base.is_merged:
@@ -87,7 +94,8 @@ class Adapted(nn.Module):
         weight = self.base.weight
         precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
         merged = precise + self.strength * self.adapter.delta(precise)
-        bias, change = self.base.bias, self.adapter.bias_delta()
+        bias = self.base.bias
+        change = self.adapter.bias_delta(None if bias is None else bias.to(precise.dtype))
         self._original = weight.detach().clone(), None if change is None else bias.detach().clone()
         weight.copy_(merged)
         if change is not None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from morelora import ways
 from morelora.errors import AdapterError
 from morelora.factors import product_norm
-from morelora.site import Site
+from morelora.site import NormSite, Site
 
 Tensors = dict[str, Tensor]
 
@@ -53,7 +53,7 @@ class RankOptions(Options):
 
 
 class Adapter(nn.Module):
-    """One layer's change: ``W' = W + delta(W)``.
+    """One layer's change: ``W' = W + delta(W)``, and ``b' = b + bias_delta(b)`` where the algorithm changes the bias.
 
     ``delta`` is the definition, used for merging and as the oracle of the tests. ``forward`` is the cheapest exact way
     to apply it. A subclass defines ``Options``, ``leaves``, ``delta``, ``tensors`` and ``from_tensors``.
@@ -65,6 +65,18 @@ class Adapter(nn.Module):
     """Leaf names of which one alone tells that a file's module holds this algorithm."""
     decomposes: ClassVar[bool] = True
     """Whether weight decomposition may stand around it."""
+    undecomposed: ClassVar[str] = "which is free as it is"
+    """Why not, where it may not."""
+    holds_magnitudes: ClassVar[bool] = True
+    """Whether programs that read it in a file read ``dora_scale`` beside it alike; else the file holds the dense change."""
+    mergeable: ClassVar[bool] = True
+    """Whether it is a change of weight and bias at all; what is not has no ``delta`` and no file that other programs read."""
+    limits_norm: ClassVar[bool] = True
+    """Whether ``norm`` is known without the weight and ``limit_norm`` can shorten it."""
+    places: ClassVar[str] = ""
+    """Where it stands among the layers that are chosen by group: a regular expression; empty for everywhere."""
+    notice: ClassVar[str] = ""
+    """What a user should know of the algorithm before training with it; empty for nothing."""
     thick: ClassVar[tuple[str, str]] = ("a change of full rank", "train with another algorithm")
     """Where ``factors`` gives none: what it then is, and how to train something that has them."""
 
@@ -75,6 +87,11 @@ class Adapter(nn.Module):
         self.site = site
         self.options = options
         self.scale = float(getattr(options, "scale", 1.0))
+
+    @classmethod
+    def suits(cls, site: Site) -> bool:
+        """Whether such a layer has what the algorithm changes; layers that have not are left out."""
+        return not isinstance(site, NormSite)
 
     @property
     def plain(self) -> Adapter:
@@ -96,8 +113,8 @@ class Adapter(nn.Module):
         """
         raise NotImplementedError
 
-    def bias_delta(self) -> Tensor | None:
-        """``b' - b``, ``(m,)``; None where the bias stays."""
+    def bias_delta(self, bias: Tensor | None) -> Tensor | None:
+        """``b' - b``, ``(m,)``; None where the bias stays. ``bias`` is the frozen ``b``, if the layer has one."""
         return None
 
     def zero_factors(self) -> list[nn.Parameter]:
@@ -109,8 +126,17 @@ class Adapter(nn.Module):
         return None
 
     def tensors(self, alpha: float) -> Tensors:
-        """The tensors of a file by field-standard leaf names; ``alpha`` is the one value that the file carries."""
+        """Its own tensors by field-standard leaf names; ``alpha`` is the one value that the file carries."""
         raise NotImplementedError
+
+    def file_tensors(self, base: nn.Module, alpha: float) -> Tensors:
+        """What a file for web UIs holds: its own tensors, or the same change of ``base`` in a form that more of them read."""
+        return self.tensors(alpha)
+
+    @classmethod
+    def reads(cls, tensors: Tensors) -> bool:
+        """Whether a file's module with these tensors holds this algorithm."""
+        return bool(cls.leaves & tensors.keys())
 
     @classmethod
     def from_tensors(cls, site: Site, tensors: Tensors) -> Adapter:

@@ -38,7 +38,7 @@ def load(pipe: Any, path: str | PathLike[str], strength: float = 1.0, strict: bo
     Args:
         pipe: an object with ``unet``, ``text_encoder``, ``text_encoder_2`` (any of them), or a mapping with these keys; for
             bundled embeddings with ``tokenizer``, ``tokenizer_2`` too.
-        path: a ``.safetensors`` file with LoRA, LoCon, LoHa, LoKr or DoRA, in kohya's, LyCORIS' or diffusers' key names.
+        path: a ``.safetensors`` file of any algorithm here, in kohya's, LyCORIS' or diffusers' key names.
         strength: ``t`` in ``W + t (W' - W)``.
         strict: raise where the file holds a tensor that this pipeline or this package has no place for. Off: warn with
             ``UnreadTensorsWarning``, which lists them all.
@@ -106,11 +106,14 @@ def adapter_from(layer: Any, tensors: Tensors) -> Adapter:
     Raises:
         AdapterError: no algorithm or more than one has these names, or the shapes do not fit the layer.
     """
-    fitting = [algorithm for algorithm in ALGORITHMS.values() if algorithm.leaves & tensors.keys()]
+    fitting = [algorithm for algorithm in ALGORITHMS.values() if algorithm.reads(tensors)]
     if len(fitting) != 1:
         what = " and ".join(algorithm.name for algorithm in fitting) or "no known algorithm"
         raise AdapterError(f"{', '.join(sorted(tensors))} belong to {what}")
-    adapter = fitting[0].from_tensors(Site.of(layer), tensors)
+    site = Site.of(layer)
+    if not fitting[0].suits(site):
+        raise AdapterError(f"{fitting[0].name} does not fit a layer of this kind")
+    adapter = fitting[0].from_tensors(site, tensors)
     if "dora_scale" not in tensors:
         return adapter
     return WeightDecomposed.around(adapter, layer.weight, tensors["dora_scale"])

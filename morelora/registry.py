@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from morelora.adapter import Adapter
+from morelora.algorithms.bitfit import BitFit
+from morelora.algorithms.boft import BOFT
 from morelora.algorithms.full import Full
+from morelora.algorithms.ia3 import IA3
 from morelora.algorithms.loha import LoHa
 from morelora.algorithms.lokr import LoKr
 from morelora.algorithms.lora import LoRA
+from morelora.algorithms.norm import Norm
+from morelora.algorithms.oft import OFT
+from morelora.algorithms.serial import Serial
+from morelora.algorithms.ssf import SSF
 
 ALGORITHMS: dict[str, type[Adapter]] = {
     "lora": LoRA,
     "loha": LoHa,
     "lokr": LoKr,
     "full": Full,
+    "bitfit": BitFit,
+    "ssf": SSF,
+    "norm": Norm,
+    "ia3": IA3,
+    "oft": OFT,
+    "boft": BOFT,
+    "serial": Serial,
 }

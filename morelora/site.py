@@ -1,7 +1,7 @@
 """Where an adapter sits: the shape of the frozen layer and the operation it performs.
 
 Notation used in the whole package: the weight ``W`` is ``(m, n)`` for a linear layer and ``(m, n, kh, kw)`` for a
-convolution, with ``n = in_channels / groups``. Flattened, it has ``c = n * kh * kw`` columns.
+convolution, with ``n = in_channels / groups``. Flattened, it has ``c = n * kh * kw`` columns. A norm's weight is ``(m,)``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Site:
         """Read the site from a layer (or from an ``Adapted`` one, which knows its own site).
 
         Raises:
-            AdapterError: the layer is neither linear nor a 2-D convolution, or pads other than evenly with zeros.
+            AdapterError: the layer is neither linear, 2-D convolution nor norm, or pads other than evenly with zeros.
         """
         known = getattr(layer, "site", None)
         if isinstance(known, Site):
@@ -50,7 +50,9 @@ class Site:
                 layer.groups,
                 layer.bias is not None,
             )
-        raise AdapterError(f"{type(layer).__name__} cannot be adapted: only Linear and Conv2d layers can")
+        if isinstance(layer, nn.LayerNorm | nn.GroupNorm):
+            return NormSite.of_norm(layer)
+        raise AdapterError(f"{type(layer).__name__} cannot be adapted: only Linear, Conv2d, LayerNorm and GroupNorm layers can")
 
     @property
     def is_conv(self) -> bool:
@@ -95,6 +97,48 @@ class Site:
     def along_input(self, vector: Tensor) -> Tensor:
         """``(n,)`` shaped to multiply ``x``."""
         return vector[:, None, None] if self.is_conv else vector
+
+    def along_output(self, vector: Tensor, y: Tensor) -> Tensor:
+        """``(m,)`` shaped to multiply the output ``y``, in its dtype."""
+        vector = vector.to(y.dtype)
+        return vector[:, None, None] if self.is_conv else vector
+
+
+@dataclass(frozen=True)
+class NormSite(Site):
+    """An ``nn.LayerNorm`` over the last axis or an ``nn.GroupNorm``: ``y = W * normalised(x) + b`` with ``W (m,)``."""
+
+    channel_groups: int = 0
+    """Groups of channels that are normalised together; 0 for a LayerNorm."""
+    eps: float = 1e-5
+
+    @classmethod
+    def of_norm(cls, layer: nn.LayerNorm | nn.GroupNorm) -> NormSite:
+        """Raises ``AdapterError`` where the norm has no weight, or runs over more than the last axis."""
+        if layer.weight is None or layer.weight.dim() != 1:
+            raise AdapterError(f"{layer} cannot be adapted: it has no weight of one axis")
+        groups = layer.num_groups if isinstance(layer, nn.GroupNorm) else 0
+        return cls(layer.weight.numel(), 1, has_bias=layer.bias is not None, channel_groups=groups, eps=layer.eps)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (self.m,)
+
+    @property
+    def input_axis(self) -> int:
+        return 1 if self.channel_groups else -1
+
+    def kernel_of(self, flat: Tensor) -> Tensor:
+        return flat.flatten()
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if self.channel_groups:
+            return F.group_norm(x, self.channel_groups, weight, bias, self.eps)
+        return F.layer_norm(x, (self.m,), weight, bias, self.eps)
+
+    def along_output(self, vector: Tensor, y: Tensor) -> Tensor:
+        vector = vector.to(y.dtype)
+        return vector.view(-1, *(1 for _ in y.shape[2:])) if self.channel_groups else vector
 
 
 def _padding(layer: nn.Conv2d) -> tuple[int, int]:

@@ -21,18 +21,21 @@ from morelora.weight_decompose import Axis
 
 ATTENTION = r"attn\d\.(to_q|to_k|to_v|to_out\.0)$"
 TRANSFORMER = rf"{ATTENTION}|transformer_blocks\.\d+\.ff\.net\.(0\.proj|2)$|attentions\.\d+\.proj_(in|out)$"
+NORM = r"transformer_blocks\.\d+\.norm\d$"
 CONVOLUTION = r"resnets\.\d+\.(conv1|conv2|conv_shortcut|time_emb_proj)$|(down|up)samplers\.\d+\.conv$"
 TEXT = r"layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])$"
 
 GROUPS = {
-    "attention": rf"^unet\..*({ATTENTION})",
-    "transformer": rf"^unet\..*({TRANSFORMER})",
-    "all": rf"^unet\..*({TRANSFORMER}|{CONVOLUTION})",
+    "attention": rf"^unet\..*({ATTENTION}|{NORM})",
+    "transformer": rf"^unet\..*({TRANSFORMER}|{NORM}|attentions\.\d+\.norm$)",
+    "all": rf"^unet\..*({TRANSFORMER}|{CONVOLUTION}|{NORM}|(attentions\.\d+\.norm|resnets\.\d+\.norm[12])$)",
 }
-"""Layers of the UNet by the value of ``layers``. Without input and output layers and time embeddings: clients drop them."""
+"""Layers of the UNet by the value of ``layers``, of which each algorithm takes those that suit it: norms are for few. Without
+input and output layers and time embeddings: clients drop them."""
 
 TEXT_GROUP = rf"^text_encoder(_2)?\..*({TEXT})"
-"""Layers of the text encoders: all six, since diffusers reads a file without ``out_proj`` wrongly."""
+"""Layers of the text encoders: all six, since diffusers reads a file without ``out_proj`` wrongly. No norms: ComfyUI and Forge
+have no place for them."""
 
 NONE = "none"
 
@@ -104,7 +107,8 @@ class AdapterConfig(BaseModel):
 
     algorithm: str = Field(
         "lora",
-        description="The adapter's algorithm: lora (LoCon on convolutions), loha, lokr, or full: the whole weight's difference.",
+        description="The adapter's algorithm: lora (LoCon on convolutions), loha, lokr; full: the whole weight's difference; "
+        "bitfit: biases; ssf, ia3: scales; norm: norms; oft, boft: rotations; serial: small networks after layers.",
         json_schema_extra={"level": "basic"},
     )
     layers: Literal["attention", "transformer", "all"] = Field(
@@ -147,7 +151,8 @@ class AdapterConfig(BaseModel):
         if getattr(self.options, "full_matrix", False) and "alpha" in self.options.model_fields_set:
             raise ValueError("alpha has no effect on a full-matrix LoKr (its scale is 1): remove alpha or full_matrix")
         if self.weight_decompose and not ALGORITHMS[self.algorithm].decomposes:
-            raise ValueError(f"weight_decompose has no meaning with algorithm = {self.algorithm!r}: turn it off")
+            why = ALGORITHMS[self.algorithm].undecomposed
+            raise ValueError(f"weight_decompose has no meaning with algorithm = {self.algorithm!r}, {why}: turn it off")
         if self.decompose_axis == "output" and not self.weight_decompose:
             raise ValueError("decompose_axis has no effect unless weight_decompose = true")
         return self
@@ -195,15 +200,20 @@ def known_algorithm(name: str) -> str:
 
 
 def adaptable_layers(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Every linear and convolution layer by its dotted name; an adapted one counts once, under the name it had."""
+    """Every linear layer, convolution and norm by its dotted name; an adapted one counts once, under the name it had."""
     found = {
         f"{component}.{path}": layer
         for component, model in models.items()
         for path, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d | Adapted)
+        if isinstance(layer, nn.Linear | nn.Conv2d | Adapted) or _is_norm(layer)
     }
     inside = {id(layer.base) for layer in found.values() if isinstance(layer, Adapted)}
     return {name: layer for name, layer in found.items() if id(layer) not in inside}
+
+
+def _is_norm(layer: nn.Module) -> bool:
+    """A norm with a weight of one axis."""
+    return isinstance(layer, nn.LayerNorm | nn.GroupNorm) and layer.weight is not None and layer.weight.dim() == 1
 
 
 def resolve(models: Mapping[str, nn.Module], config: AdapterConfig) -> list[Target]:
@@ -223,25 +233,37 @@ def resolve(models: Mapping[str, nn.Module], config: AdapterConfig) -> list[Targ
     for name, layer in layers.items():
         is_chosen = default.search(name) is not None
         index = next((i for i, rule in enumerate(rules) if rule.finds(name, is_chosen)), None)
+        if index is None and not is_chosen:
+            continue
+        rule = None if index is None else rules[index]
+        algorithm = rule.algorithm if rule and rule.algorithm else config.algorithm
+        if algorithm != NONE and not _suits(name, layer, algorithm, named=bool(rule and rule.match)):
+            continue
         if index is not None:
             hits[index] += 1
-        elif not is_chosen:
-            continue
-        target = _target(name, Site.of(layer), config, None if index is None else rules[index])
-        targets += [target] if target else []
+        if algorithm != NONE:
+            targets.append(_target(name, Site.of(layer), config, rule))
     unused = [f"rules[{i}] ({rules[i].place})" for i, count in hits.items() if not count]
     if unused:
         example = ", ".join(list(layers)[:3])
-        raise AdapterError(f"adapter.{unused[0]} matches no layer, or none that an earlier rule left; names look like {example}")
+        why = "matches no layer, or none that an earlier rule left and that suits its algorithm"
+        raise AdapterError(f"adapter.{unused[0]} {why}; names look like {example}")
     if not targets:
-        raise AdapterError(f"adapter.layers = {config.layers!r} finds no layer in {', '.join(models)}: nothing would be trained")
+        where = f"adapter.layers = {config.layers!r} finds no layer for {config.algorithm}"
+        raise AdapterError(f"{where} in {', '.join(models)}: nothing would be trained")
     return targets
 
 
-def _target(name: str, site: Site, config: AdapterConfig, rule: Rule | None) -> Target | None:
+def _suits(name: str, layer: nn.Module, algorithm: str, named: bool) -> bool:
+    """Whether the algorithm has something to change there. Where it stands by habit counts for layers that no rule names."""
+    kind = ALGORITHMS[algorithm]
+    return kind.suits(Site.of(layer)) and (named or re.search(kind.places, name) is not None)
+
+
+def _target(name: str, site: Site, config: AdapterConfig, rule: Rule | None) -> Target:
     algorithm = rule.algorithm if rule and rule.algorithm else config.algorithm
-    if algorithm == NONE:
-        return None
+    if config.max_norm is not None and not ALGORITHMS[algorithm].limits_norm:
+        raise AdapterError(f"adapter.max_norm cannot limit {algorithm}, which is no sum of factors: remove it, or use 'lora'")
     options = config.options if algorithm == config.algorithm else ALGORITHMS[algorithm].Options()
     changes: dict[str, Any] = {}
     if site.is_spatial and algorithm == config.algorithm:

@@ -73,7 +73,7 @@ def _is_autocast(x: Tensor) -> bool:
 
 def is_plain(base: nn.Module) -> bool:
     """A layer whose operation is known exactly, so that its weight may enter a fused function."""
-    return type(base) in (nn.Linear, nn.Conv2d) and "forward" not in vars(base)
+    return type(base) in (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.GroupNorm) and "forward" not in vars(base)
 
 
 def scaled(tensor: Tensor, factor: float) -> Tensor:
@@ -118,6 +118,19 @@ def run_with_dropout(
     x = x if gain is None else x * way.site.along_input(gain.to(x.dtype))
     inside = nn.functional.dropout(x, chances[0]).to(dtype)
     return base(x) + way.branch(inside, *(part.to(dtype) for part in parts), rank_dropout=chances[1])
+
+
+def run_dense(site: Site, x: Tensor, base: nn.Module, diff: Tensor, shift: Tensor | None) -> Tensor:
+    """``y = (W + diff) x + b + shift`` with a trained ``diff`` of the weight's shape.
+
+    In float32 and float64 the operation with the sums; in half precision, where a sum would round a small change away, the
+    frozen operation and that of the change.
+    """
+    dtype = compute_dtype(x)
+    if dtype in (torch.float32, torch.float64) and is_plain(base):
+        bias = base.bias if shift is None else base.bias + shift
+        return site.apply(x, base.weight.to(dtype) + diff, bias)
+    return base(x) + site.apply(x.to(dtype), diff.to(dtype), None if shift is None else shift.to(dtype))
 
 
 class Fused(torch.autograd.Function):

@@ -30,11 +30,12 @@ class WeightDecomposed(Adapter):
 
     def __init__(self, inner: Adapter, weight: Tensor, axis: Axis = "input") -> None:
         if not inner.decomposes:
-            raise AdapterError(f"weight decomposition has no meaning around {inner.name}, which is free as it is")
+            raise AdapterError(f"weight decomposition has no meaning around {inner.name}, {inner.undecomposed}")
         super().__init__(inner.site, inner.options)
         if axis == "input" and inner.site.groups != 1:
             raise AdapterError("weight decomposition along the input axis is not defined for a convolution with groups")
         self.inner = inner
+        self.limits_norm = inner.limits_norm
         self.axis = axis
         self._known: tuple[Any, ...] = ()
         self.magnitude = nn.Parameter(self._squares(weight).sqrt())
@@ -119,6 +120,11 @@ class WeightDecomposed(Adapter):
 
     def tensors(self, alpha: float) -> Tensors:
         return self.inner.tensors(alpha) | {"dora_scale": self._shape(self.magnitude)}
+
+    def file_tensors(self, base: nn.Module, alpha: float) -> Tensors:
+        if self.inner.holds_magnitudes:
+            return self.inner.file_tensors(base, alpha) | {"dora_scale": self._shape(self.magnitude)}
+        return {"diff": self.delta(base.weight)}
 
     @classmethod
     def around(cls, inner: Adapter, weight: Tensor, dora_scale: Tensor) -> WeightDecomposed:

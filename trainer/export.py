@@ -15,6 +15,8 @@ from morelora.formats.container import write
 from morelora.formats.embedding import bundled, encode
 from morelora.formats.names import TEXT_ENCODERS
 from morelora.formats.precision import cast
+from morelora.formats.sidecar import NOTICE
+from morelora.site import NormSite
 from morelora.weight_decompose import WeightDecomposed
 from trainer.config import ExportConfig
 from trainer.errors import DiskError, InputError, NonFiniteError
@@ -100,6 +102,8 @@ def _consequences(adapters: AdapterSet, settings: ExportConfig) -> Iterator[str]
     axes = {adapter.axis for _, adapter in adapters if isinstance(adapter, WeightDecomposed)}
     if settings.format == "diffusers":
         yield "export.format = 'diffusers': only diffusers pipelines and morelora read this file, web UIs do not"
+    if settings.format == "sidecar":
+        yield f"export.format = 'sidecar' writes a {NOTICE}"
     if settings.format == "webui" and names != {"lora"}:
         yield "diffusers' load_lora_weights reads LoRA only: export.format = 'lora' is for it, where it is exact"
     if settings.format == "webui" and any(getattr(adapter.options, "tucker", False) for _, adapter in adapters):
@@ -108,10 +112,27 @@ def _consequences(adapters: AdapterSet, settings: ExportConfig) -> Iterator[str]
         yield "diffusers drops the magnitudes of DoRA from a web-UI file: load it with morelora there"
     if settings.format == "webui" and "output" in axes:
         yield "web UIs misread DoRA along the output axis without an error: adapter.decompose_axis = 'input' is for them"
+    yield from _narrow(adapters, settings)
     if settings.format == "webui" and axes and names != {"lora"}:
         yield "InvokeAI refuses DoRA over LoHa or LoKr"
-    if any(name.startswith(TEXT_ENCODERS[1]) and adapter.bias_delta() is not None for name, adapter in adapters):
-        yield "A1111 loses the biases of the second text encoder's q, k and v: adapter.bias = false leaves biases alone"
+    if any(name.startswith(TEXT_ENCODERS[1]) and layer.changes_bias for name, layer in adapters.layers.items()):
+        yield "A1111 loses the biases of the second text encoder's q, k and v: leave its biases alone, or train without it"
     text = [name for name in adapters.layers if name.partition(".")[0] in TEXT_ENCODERS]
     if settings.format != "diffusers" and text and not any(name.endswith("out_proj") for name in text):
         yield "diffusers misreads a text encoder without out_proj adapters: leave no rule that takes them out"
+
+
+def _narrow(adapters: AdapterSet, settings: ExportConfig) -> Iterator[str]:
+    """What few programs read, or read in another form than it was trained in."""
+    names = {adapter.name for _, adapter in adapters}
+    if settings.format != "webui":
+        return
+    if names & {"oft", "boft"}:
+        yield "LyCORIS, A1111 and ComfyUI read oft and boft; Forge and InvokeAI do not"
+    if "bitfit" in names:
+        yield "InvokeAI refuses a file of biases alone; ComfyUI loads it with one warning a layer and loses nothing"
+    if "ssf" in names or any(adapter.name == "ia3" and not adapter.options.on_input for _, adapter in adapters):
+        yield "scales of outputs are written as dense differences, as large as the weights"
+    norms = [name for name, layer in adapters.layers.items() if isinstance(layer.site, NormSite)]
+    if any(name.partition(".")[0] in TEXT_ENCODERS for name in norms):
+        yield "ComfyUI and Forge do not read norms of text encoders: leave no rule that names them"

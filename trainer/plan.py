@@ -170,7 +170,9 @@ def _unread_layers(config: Config, bundle: Bundle) -> list[str]:
 def _remarks(adapters: AdapterSet) -> list[str]:
     """What the algorithms say of single layers, counted."""
     counts = Counter((adapter.name, adapter.remark()) for _, adapter in adapters)
-    return [f"{name} on {count} of {len(adapters)} layers: {text}" for (name, text), count in counts.items() if text]
+    notices = dict.fromkeys(adapter.plain.notice for _, adapter in adapters if adapter.plain.notice)
+    remarks = [f"{name} on {count} of {len(adapters)} layers: {text}" for (name, text), count in counts.items() if text]
+    return [*notices, *remarks]
 
 
 def _consequences(config: Config) -> list[str]:

@@ -24,7 +24,7 @@ from morelora import AdapterSet, EmbeddingSet, load
 from morelora.errors import MoreLoraError
 from morelora.formats.container import read
 from morelora.formats.names import is_sdxl, kohya
-from morelora.site import Site
+from morelora.site import NormSite, Site
 from trainer.errors import TrainerError
 from trainer.events import Verified
 
@@ -121,8 +121,11 @@ def probe(site: Site, device: torch.device) -> tuple[Tensor, Callable[[Tensor], 
     """Inputs that show a layer's whole weight, and what to take of its outputs.
 
     For a convolution each input is a picture that holds one kernel-sized patch where exactly one output position sees all
-    of it; that position is taken.
+    of it; that position is taken. A norm's outputs are all taken.
     """
+    if isinstance(site, NormSite):
+        shape = (PROBES, site.m, 2) if site.channel_groups else (PROBES, site.m)
+        return torch.randn(shape, dtype=torch.float64, generator=Generator().manual_seed(0)).to(device), lambda y: y
     patch = (site.n * site.groups, *(site.kernel or ()))
     columns = math.prod(patch)
     if columns <= PROBES:
@@ -160,9 +163,12 @@ def _compare(name: str, adapters: AdapterSet, trials: list[Trial]) -> None:
     layer = adapters.layers[name]
     base = _wide(layer.base)
     x, take = probe(layer.site, base.weight.device)
-    adapter = copy.deepcopy(layer.adapter).to(base.weight.device, torch.float64)
-    expected = take(layer.site.apply(x, adapter.delta(base.weight), adapter.bias_delta()))
+    adapter = copy.deepcopy(layer.adapter).to(base.weight.device, torch.float64).eval()
     before, size = take(base(x)), float(base.weight.norm())
+    if adapter.mergeable:
+        expected = take(layer.site.apply(x, adapter.delta(base.weight), adapter.bias_delta(base.bias)))
+    else:
+        expected = take(adapter(x, base)) - before
     for trial in trials:
         changed = _attempt(trial, lambda trial=trial: trial.layer_of(name, base)) if not trial.reason else None
         if changed is not None:

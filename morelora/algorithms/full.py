@@ -43,17 +43,13 @@ class Full(Adapter):
     def delta(self, weight: Tensor) -> Tensor:
         return self.diff.view(self.site.weight_shape)
 
-    def bias_delta(self) -> Tensor | None:
+    def bias_delta(self, bias: Tensor | None) -> Tensor | None:
         return self.diff_b
 
     def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
-        site, dtype = self.site, ways.compute_dtype(x)
-        diff = ways.scaled(site.kernel_of(self.diff), strength)
+        diff = ways.scaled(self.site.kernel_of(self.diff), strength)
         shift = None if self.diff_b is None else ways.scaled(self.diff_b, strength)
-        if dtype in (torch.float32, torch.float64) and ways.is_plain(base):
-            bias = base.bias if shift is None else base.bias + shift
-            return site.apply(x, base.weight.to(dtype) + diff, bias)
-        return base(x) + site.apply(x.to(dtype), diff.to(dtype), None if shift is None else shift.to(dtype))
+        return ways.run_dense(self.site, x, base, diff, shift)
 
     def norm(self) -> Tensor:
         return self.diff.norm()
@@ -64,6 +60,10 @@ class Full(Adapter):
     def tensors(self, alpha: float) -> Tensors:
         weight = {"diff": self.diff.view(self.site.weight_shape)}
         return weight if self.diff_b is None else weight | {"diff_b": self.diff_b}
+
+    @classmethod
+    def reads(cls, tensors: Tensors) -> bool:
+        return "diff" in tensors and tensors["diff"].dim() > 1
 
     @classmethod
     def from_tensors(cls, site: Site, tensors: Tensors) -> Full:

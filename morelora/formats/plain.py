@@ -13,6 +13,7 @@ from torch import Tensor
 
 from morelora.errors import FormatError
 from morelora.formats.names import is_sdxl, kohya
+from morelora.formats.sidecar import refuse_unmergeable
 from morelora.inject import AdapterSet
 from morelora.weight_decompose import WeightDecomposed
 
@@ -49,6 +50,7 @@ def low_rank_factors(adapters: AdapterSet) -> dict[str, Factors]:
     Raises:
         FormatError: an adapter has none; the message names the layers.
     """
+    refuse_unmergeable(adapters)
     found, without = {}, {}
     for name, adapter in adapters:
         factors = adapter.plain.factors()

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from morelora.errors import NonFiniteTensorError
 
-KEPT_IN_FLOAT32 = (".alpha", ".dora_scale", ".lora_magnitude_vector", ".string_to_param.*", ".clip_l", ".clip_g")
+KEPT_IN_FLOAT32 = (
+    ".alpha",
+    ".dora_scale",
+    ".rescale",
+    ".ssf_scale",
+    ".lora_magnitude_vector",
+    ".string_to_param.*",
+    ".clip_l",
+    ".clip_g",
+)
 """Magnitudes stand for the whole weight: rounding them to 16 bits would cost as much as the change itself. Vectors are few."""
 LOSS = 1e-3
 """Relative change of a tensor that rounding may make."""

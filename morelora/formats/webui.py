@@ -13,14 +13,18 @@ from torch import Tensor
 
 from morelora.adapter import RankOptions
 from morelora.formats.names import is_sdxl, kohya
+from morelora.formats.sidecar import refuse_unmergeable
 from morelora.inject import AdapterSet
 
 
 def encode(adapters: AdapterSet) -> dict[str, Tensor]:
-    """All tensors of the file in float32, by key."""
+    """All tensors of the file in float32, by key. Raises ``FormatError`` where an adapter is no change of weights."""
+    refuse_unmergeable(adapters)
     sdxl, alpha = is_sdxl(adapters.models), common_alpha(adapters)
     return {
-        f"{kohya(name, sdxl)}.{leaf}": tensor for name, adapter in adapters for leaf, tensor in adapter.tensors(alpha).items()
+        f"{kohya(name, sdxl)}.{leaf}": tensor
+        for name, layer in adapters.layers.items()
+        for leaf, tensor in layer.adapter.file_tensors(layer.base, alpha).items()
     }
 
 

@@ -40,12 +40,14 @@ class TinyUNet(nn.Module):
         self.block = nn.Module()
         self.block.resnets = nn.ModuleList([Resnet(width)])
         self.block.transformer_blocks = nn.ModuleList([nn.Module()])
+        self.block.transformer_blocks[0].norm1 = nn.LayerNorm(width)
         self.block.transformer_blocks[0].attn1 = Attention(width)
         self.conv_out = nn.Conv2d(width, 4, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.block.resnets[0](self.conv_in(x))
-        tokens = self.block.transformer_blocks[0].attn1(x.flatten(2).transpose(1, 2))
+        transformer = self.block.transformer_blocks[0]
+        tokens = transformer.attn1(transformer.norm1(x.flatten(2).transpose(1, 2)))
         return self.conv_out(x + tokens.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 

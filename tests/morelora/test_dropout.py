@@ -15,7 +15,7 @@ from morelora.errors import AdapterError
 from morelora.registry import ALGORITHMS
 from morelora.site import Site
 from morelora.weight_decompose import WeightDecomposed
-from tests.morelora.grid import LAYERS, closed_delta, example, operate, randomise
+from tests.morelora.grid import EVERY, LAYERS, closed_delta, example, operate, randomise
 
 LAYER_NAMES = ["wide linear", "conv 3x3 stride 2"]
 CHANCE = 0.4
@@ -24,9 +24,9 @@ RANKED = [name for name, kind in ALGORITHMS.items() if issubclass(kind.Options, 
 
 
 def adapted(name: str, algorithm: str, axis: str | None = None, **options: float) -> Adapted:
-    layer = copy.deepcopy(LAYERS[name])
+    layer = copy.deepcopy(EVERY[name])
     kind = ALGORITHMS[algorithm]
-    own = {"lokr": {"rank": 1, "factor": 2}, "full": {"bias": False}}.get(algorithm, {"rank": 2})
+    own = {"lokr": {"rank": 1, "factor": 2}}.get(algorithm, {"rank": 2} if "rank" in kind.Options.model_fields else {})
     adapter = kind(Site.of(layer), kind.Options(**own, **options)).double()
     randomise(adapter)
     return Adapted(layer, WeightDecomposed(adapter, layer.weight, axis).double() if axis else adapter).train()
@@ -139,8 +139,10 @@ def test_dropout_under_weight_decomposition_leaves_the_norms_alone(algorithm: st
 @pytest.mark.acts("adapter.module_dropout")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_module_dropout_skips_whole_layers_in_training(algorithm: str) -> None:
-    layer, x = adapted("wide linear", algorithm, module_dropout=CHANCE), example(LAYERS["wide linear"])
-    whole, base = layer.base(x) + branch(layer, x), layer.base(x)
+    name = "wide linear" if ALGORITHMS[algorithm].suits(Site.of(EVERY["wide linear"])) else "layer norm"
+    layer, x = adapted(name, algorithm, module_dropout=CHANCE), example(EVERY[name])
+    whole, base = layer.adapter(x, layer.base), layer.base(x)
+    assert not torch.allclose(whole, base)
     torch.manual_seed(10)
     draws = [torch.rand(()) < CHANCE for _ in range(200)]
     assert 0.3 < sum(map(float, draws)) / 200 < 0.5

@@ -60,7 +60,8 @@ def test_only_the_adapters_train_and_unadapted_layers_stay(models: dict[str, nn.
     adapters = trained(models)
     inside = {id(p) for p in adapters.parameters()}
     names = {f"unet.{n}" for n, p in models["unet"].named_parameters() if p.requires_grad and id(p) not in inside}
-    assert names == {f"unet.conv_{end}.{leaf}" for end in ("in", "out") for leaf in ("weight", "bias")}
+    untouched = ("conv_in", "conv_out", "block.transformer_blocks.0.norm1")
+    assert names == {f"unet.{layer}.{leaf}" for layer in untouched for leaf in ("weight", "bias")}
     after = {id(m) for name, m in models["unet"].named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     assert before == after and len(adapters) == 6
 

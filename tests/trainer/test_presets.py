@@ -12,8 +12,9 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from morelora import AdapterSet, Target, resolve
+from morelora import ALGORITHMS, AdapterSet, Target, resolve
 from morelora.adapted import Adapted
+from morelora.adapter import RankOptions
 from morelora.inject import build
 from trainer import presets, settings
 from trainer.cli import main
@@ -35,7 +36,11 @@ RATES |= {"sd21": RATES["sd15"], "sdxl": RATES["sd15"] | {"lora": 1.5e-4, "locon
 
 
 def test_the_four_that_the_readme_names_are_there():
-    assert {"pocket-lora", "pocket-loha", "pocket-lokr", "pocket-dora"} == set(EXAMPLES)
+    assert {"pocket-lora", "pocket-loha", "pocket-lokr", "pocket-dora"} <= set(EXAMPLES)
+
+
+def test_every_algorithm_has_an_example():
+    assert {settings.parse(presets.load(name), name).adapter.algorithm for name in EXAMPLES} == set(ALGORITHMS)
 
 
 def test_every_family_has_every_kind_of_style_preset():
@@ -53,9 +58,11 @@ def test_a_shipped_preset_parses_and_keeps_every_value(name):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_shipped_preset_trains_what_it_promises(name):
     config = settings.parse(presets.load(name), name)
-    assert config.train.unet and config.train.text_encoder and config.adapter.layers == "all"
-    assert config.adapter.options.alpha not in (None, config.adapter.options.rank)
-    assert config.adapter.weight_decompose == (name == "pocket-dora")
+    has_text_layers = config.adapter.algorithm != "norm"
+    assert config.train.unet and config.train.text_encoder == has_text_layers and config.adapter.layers == "all"
+    if isinstance(config.adapter.options, RankOptions):
+        assert config.adapter.options.alpha not in (None, config.adapter.options.rank)
+    assert config.adapter.weight_decompose == name.startswith("pocket-dora")
     assert config.run.name == name and config.data.trigger
     assert all("{trigger}" in prompt for prompt in config.preview.prompts)
 

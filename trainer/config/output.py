@@ -10,10 +10,11 @@ from trainer.config.base import Precision, Section, setting
 class ExportConfig(Section):
     """The adapter file."""
 
-    format: Literal["webui", "lora", "diffusers"] = setting(
+    format: Literal["webui", "lora", "diffusers", "sidecar"] = setting(
         "webui",
         "webui: the algorithm's own keys for A1111, Forge, ComfyUI, InvokeAI; "
-        "lora: plain LoRA for every client; diffusers: PEFT keys.",
+        "lora: plain LoRA for every client; diffusers: PEFT keys; "
+        "sidecar: for morelora.load alone, the one form of serial adapters.",
     )
     dtype: Precision = setting("fp16", "Precision of the file.")
     private_paths: bool = setting(False, "Write local paths into the file's metadata.")
