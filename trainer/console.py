@@ -12,6 +12,8 @@ import rich.console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from morelora.formats.container import read_metadata
+from morelora.formats.sidecar import READERS
 from trainer.data.problems import count
 from trainer.events import Event, Failed, Finished, Linted, Preview, Saved, Started, Step, Validated, Verified, Warned
 from trainer.lint.report import summary, table
@@ -190,8 +192,11 @@ def result_lines(run: RunDir, name: str) -> list[str]:
     is_word = any(event["event"] == "Saved" and (event["file"], event["kind"]) == (name, "embedding") for event in run.events())
     word = file if is_word else file.with_name(f"{file.stem}{EMBEDDING}.safetensors")
     sheet = [f"Before and after:  {run.before_after}"] if run.before_after.is_file() else []
+    is_sidecar = file.is_file() and READERS in read_metadata(file)
     adapter = [
-        f"In A1111 or Forge, put the file into models/Lora and write in the prompt:  <lora:{file.stem}:1>",
+        "No web UI loads this file (form 'sidecar')"
+        if is_sidecar
+        else f"In A1111 or Forge, put the file into models/Lora and write in the prompt:  <lora:{file.stem}:1>",
         f'In diffusers:  import morelora; morelora.load(pipe, r"{file}")',
     ]
     embedding = [

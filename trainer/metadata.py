@@ -22,7 +22,7 @@ from morelora.adapter import RankOptions
 from morelora.errors import FormatError
 from morelora.formats.container import read_metadata
 from morelora.formats.embedding import WORD_KEY
-from morelora.formats.sidecar import NOTICE
+from morelora.formats.sidecar import NOTICE, READERS
 from morelora.formats.webui import common_alpha
 from morelora.weight_decompose import WeightDecomposed
 from trainer import settings
@@ -88,7 +88,7 @@ def metadata(adapters: AdapterSet, provenance: Provenance, stem: str) -> dict[st
     """
     entries = _modelspec(provenance, stem) | {RECIPE: json.dumps(recipe(provenance), ensure_ascii=False)}
     if provenance.config.export.format == "sidecar":
-        entries |= {"morelora.readers": NOTICE}
+        entries |= {READERS: NOTICE}
     elif provenance.config.export.format != "diffusers":
         entries |= _ss_base(provenance, stem) | _ss_network(adapters, provenance) | _ss_data(provenance)
     return {key: value for key, value in entries.items() if value != ""}

@@ -29,6 +29,8 @@ from trainer.errors import TrainerError
 from trainer.events import Verified
 
 PROBES = 64
+ROTATIONS = ("diag-oft", "boft")
+"""Modules of LyCORIS that run in float32 alone."""
 NO_CHANGE = 1e-6
 """A change below this share of the weight's norm counts as none, so that an untrained layer gives no 0 / 0."""
 LIMITS = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
@@ -273,6 +275,9 @@ def _with_lycoris(models: dict[str, nn.Module], path: Path) -> LayerOf:
         key = kohya(name, sdxl)
         _refuse_input_axis(tensors.get(f"{key}.dora_scale"), base)
         algorithm, parameters = get_module(tensors, key)
+        if algorithm is not None and algorithm.name in ROTATIONS:
+            single = make_module(algorithm, parameters, key, copy.deepcopy(base).float()).eval()
+            return lambda x: single(x.float()).double()
         module = None if algorithm is None else make_module(algorithm, parameters, key, base)
         return None if module is None else module.double().eval()
 

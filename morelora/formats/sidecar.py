@@ -11,8 +11,9 @@ from morelora.errors import FormatError
 from morelora.formats.names import is_sdxl, kohya
 from morelora.inject import AdapterSet
 
+READERS = "morelora.readers"
 NOTICE = "sidecar file: only morelora.load reads it, no web UI does"
-"""Stands in the file's metadata."""
+"""Stands in the file's metadata under ``READERS``."""
 
 
 def encode(adapters: AdapterSet) -> dict[str, Tensor]:
