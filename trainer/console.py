@@ -15,7 +15,7 @@ from rich.table import Table
 from morelora.formats.container import read_metadata
 from morelora.formats.sidecar import READERS
 from trainer.data.problems import count
-from trainer.events import Event, Failed, Finished, Linted, Preview, Saved, Started, Step, Validated, Verified, Warned
+from trainer.events import Event, Failed, Finished, Formed, Linted, Preview, Saved, Started, Step, Validated, Verified, Warned
 from trainer.lint.report import summary, table
 from trainer.run import EMBEDDING, RunDir
 
@@ -37,7 +37,8 @@ class Console:
         self.finished: Finished | None = None
         self.handlers: dict[type[Event], Callable[[Any], None]] = {
             Linted: self._linted, Started: self._started, Step: self._step, Preview: self._preview, Saved: self._saved,
-            Validated: self._validated, Warned: self._warned, Verified: self._verified, Finished: self._finished,
+            Validated: self._validated, Warned: self._warned, Formed: self._formed, Verified: self._verified,
+            Finished: self._finished,
         }  # fmt: skip
 
     def __enter__(self) -> Console:
@@ -107,6 +108,9 @@ class Console:
 
     def _warned(self, event: Warned) -> None:
         self.say(f"Note: {event.message}")
+
+    def _formed(self, event: Formed) -> None:
+        self.say(f"Note: {event.statement}")
 
     def _verified(self, event: Verified) -> None:
         self.say(verified_text(event))

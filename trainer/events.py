@@ -73,6 +73,16 @@ class Saved(Event):
 
 
 @dataclass(frozen=True)
+class Formed(Event):
+    """The adapter was brought into a form that was chosen, or is approximate; ``errors`` are relative, by layer."""
+
+    step: int
+    form: str
+    statement: str
+    errors: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Warned(Event):
     """Something the user should know that does not stop the run."""
 

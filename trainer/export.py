@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -10,19 +11,25 @@ from torch import Tensor
 
 from morelora import AdapterSet, EmbeddingSet
 from morelora.errors import FormatError, NonFiniteTensorError
-from morelora.formats import FORMS
+from morelora.formats import Encoded, rehearse
+from morelora.formats import encode as encode_adapters
 from morelora.formats.container import write
 from morelora.formats.embedding import bundled, encode
 from morelora.formats.names import TEXT_ENCODERS
 from morelora.formats.precision import cast
 from morelora.formats.sidecar import NOTICE
+from morelora.lowrank import Cut
 from morelora.site import NormSite
 from morelora.weight_decompose import WeightDecomposed
 from trainer.config import ExportConfig
+from trainer.config.output import WEB_UIS
 from trainer.errors import DiskError, InputError, NonFiniteError
 from trainer.metadata import Provenance, embedding_metadata, metadata
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+SVD_RANK = 32
 
 
 def export(adapters: AdapterSet, path: Path, provenance: Provenance, words: EmbeddingSet | None = None) -> Path:
@@ -43,10 +50,13 @@ def export(adapters: AdapterSet, path: Path, provenance: Provenance, words: Embe
         DiskError: the file cannot be written.
     """
     settings = provenance.config.export
-    tensors = _encode(adapters, settings)
+    with _told(settings):
+        cut = Cut(settings.svd_rank or SVD_RANK)
+        encoded = encode_adapters(adapters, settings.format, settings.readers or WEB_UIS, cut)
+    tensors = _finite(encoded.tensors, DTYPES[settings.dtype])
     if words is not None:
         tensors |= _finite(bundled(words.word, words.vectors()), torch.float32)
-    _write(path, tensors, metadata(adapters, provenance, path.stem))
+    _write(path, tensors, metadata(adapters, provenance, path.stem, encoded))
     return path
 
 
@@ -72,16 +82,21 @@ def check(adapters: AdapterSet, settings: ExportConfig) -> list[str]:
     Raises:
         InputError: as ``export``.
     """
-    _encode(adapters, settings)
-    return list(_consequences(adapters, settings)) if len(adapters) else []
+    if not len(adapters):
+        return []
+    with _told(settings):
+        encoded = rehearse(adapters, settings.format, settings.readers or WEB_UIS)
+    _finite(encoded.tensors, DTYPES[settings.dtype])
+    return list(_consequences(adapters, encoded))
 
 
-def _encode(adapters: AdapterSet, settings: ExportConfig) -> dict[str, Tensor]:
+@contextmanager
+def _told(settings: ExportConfig) -> Iterator[None]:
+    """A form that cannot hold the adapters as an error of the settings."""
     try:
-        tensors = FORMS[settings.format](adapters)
+        yield
     except FormatError as error:
         raise InputError(f"export.format = {settings.format!r} cannot hold this adapter: {error}") from error
-    return _finite(tensors, DTYPES[settings.dtype])
 
 
 def _finite(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -96,36 +111,42 @@ def _finite(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
         ) from error
 
 
-def _consequences(adapters: AdapterSet, settings: ExportConfig) -> Iterator[str]:
+def _consequences(adapters: AdapterSet, encoded: Encoded) -> Iterator[str]:
     """See docs/formats.md, which has the table of programs."""
     names = {adapter.name for _, adapter in adapters}
     axes = {adapter.axis for _, adapter in adapters if isinstance(adapter, WeightDecomposed)}
-    if settings.format == "diffusers":
+    if encoded.reason:
+        yield f"export.format = 'auto' writes the form '{encoded.form}': {encoded.reason}"
+    if encoded.form == "svd":
+        yield "the form 'svd' is approximate: its error is measured and told when the file is written"
+    if encoded.form == "diff":
+        yield "the form 'diff' is as large as the layers; diffusers does not read it"
+    if encoded.form == "diffusers":
         yield "export.format = 'diffusers': only diffusers pipelines and morelora read this file, web UIs do not"
-    if settings.format == "sidecar":
+    if encoded.form == "sidecar":
         yield f"export.format = 'sidecar' writes a {NOTICE}"
-    if settings.format == "webui" and names != {"lora"}:
+    if encoded.form == "webui" and names != {"lora"}:
         yield "diffusers' load_lora_weights reads LoRA only: export.format = 'lora' is for it, where it is exact"
-    if settings.format == "webui" and any(getattr(adapter.options, "tucker", False) for _, adapter in adapters):
+    if encoded.form == "webui" and any(getattr(adapter.options, "tucker", False) for _, adapter in adapters):
         yield "diffusers refuses Tucker factors: export.format = 'lora' folds them in"
-    if settings.format == "webui" and axes:
+    if encoded.form == "webui" and axes:
         yield "diffusers drops the magnitudes of DoRA from a web-UI file: load it with morelora there"
-    if settings.format == "webui" and "output" in axes:
+    if encoded.form == "webui" and "output" in axes:
         yield "web UIs misread DoRA along the output axis without an error: adapter.decompose_axis = 'input' is for them"
-    yield from _narrow(adapters, settings)
-    if settings.format == "webui" and axes and names != {"lora"}:
+    yield from _narrow(adapters, encoded)
+    if encoded.form == "webui" and axes and names != {"lora"}:
         yield "InvokeAI refuses DoRA over LoHa or LoKr"
     if any(name.startswith(TEXT_ENCODERS[1]) and layer.changes_bias for name, layer in adapters.layers.items()):
         yield "A1111 loses the biases of the second text encoder's q, k and v: leave its biases alone, or train without it"
     text = [name for name in adapters.layers if name.partition(".")[0] in TEXT_ENCODERS]
-    if settings.format != "diffusers" and text and not any(name.endswith("out_proj") for name in text):
+    if encoded.form != "diffusers" and text and not any(name.endswith("out_proj") for name in text):
         yield "diffusers misreads a text encoder without out_proj adapters: leave no rule that takes them out"
 
 
-def _narrow(adapters: AdapterSet, settings: ExportConfig) -> Iterator[str]:
+def _narrow(adapters: AdapterSet, encoded: Encoded) -> Iterator[str]:
     """What few programs read, or read in another form than it was trained in."""
     names = {adapter.name for _, adapter in adapters}
-    if settings.format != "webui":
+    if encoded.form != "webui":
         return
     if names & {"oft", "boft"}:
         yield "LyCORIS, A1111 and ComfyUI read oft and boft; Forge and InvokeAI do not"

@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 
 from morelora import atomic
+from morelora.formats import recorded
+from morelora.formats.container import read_metadata
 from trainer import checkpoint, preview, settings
 from trainer.checkpoint import Checkpoint
 from trainer.errors import InputError, NonFiniteError
-from trainer.events import Event, Preview, Saved, Verified, Warned
+from trainer.events import Event, Formed, Preview, Saved, Verified, Warned
 from trainer.export import export, export_embedding
 from trainer.loop import Session
 from trainer.memory import uncompiled
@@ -229,7 +231,10 @@ class Keeper:
         with self.session.averaged():
             if len(session.adapters):
                 made.append(self.run.export_file(self.config.run.name, step))
-                export(session.adapters, made[0], self._provenance(), words if self.config.embedding.bundle else None)
+                bundled = words if self.config.embedding.bundle else None
+                encoded = recorded(read_metadata(export(session.adapters, made[0], self._provenance(), bundled)))
+                if encoded.statement:
+                    self.emit(Formed(session.step, encoded.form, encoded.statement, encoded.errors))
             if words is not None:
                 made.append(self.run.embedding_file(self.config.run.name, step))
                 export_embedding(words, made[-1], self._provenance())

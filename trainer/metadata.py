@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,13 +17,11 @@ from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any, Literal
 
 from morelora import AdapterSet, EmbeddingSet
-from morelora.adapter import RankOptions
 from morelora.errors import FormatError
+from morelora.formats import Encoded
 from morelora.formats.container import read_metadata
 from morelora.formats.embedding import WORD_KEY
-from morelora.formats.sidecar import NOTICE, READERS
-from morelora.formats.webui import common_alpha
-from morelora.weight_decompose import WeightDecomposed
+from morelora.formats.network import network_metadata
 from trainer import settings
 from trainer.config import Config
 from trainer.errors import InputError
@@ -78,19 +75,19 @@ class Provenance:
     """Seconds since the epoch."""
 
 
-def metadata(adapters: AdapterSet, provenance: Provenance, stem: str) -> dict[str, str]:
+def metadata(adapters: AdapterSet, provenance: Provenance, stem: str, encoded: Encoded) -> dict[str, str]:
     """All text entries of a file but the hash of its data, which ``formats.container.write`` adds.
 
     Args:
         adapters: what the file holds.
         provenance: where it comes from.
         stem: the file's name without its ending, under which web UIs list it.
+        encoded: its tensors and its form.
     """
     entries = _modelspec(provenance, stem) | {RECIPE: json.dumps(recipe(provenance), ensure_ascii=False)}
-    if provenance.config.export.format == "sidecar":
-        entries |= {READERS: NOTICE}
-    elif provenance.config.export.format != "diffusers":
-        entries |= _ss_base(provenance, stem) | _ss_network(adapters, provenance) | _ss_data(provenance)
+    entries |= encoded.metadata()
+    if encoded.form != "diffusers" and encoded.form != "sidecar":
+        entries |= _ss_base(provenance, stem) | network_metadata(adapters, encoded) | _ss_data(provenance)
     return {key: value for key, value in entries.items() if value != ""}
 
 
@@ -211,22 +208,6 @@ def _ss_base(provenance: Provenance, stem: str) -> dict[str, str]:
         "ss_clip_skip": str(model.clip_skip) if model.clip_skip > 1 else "",
         "ss_max_token_length": str(75 * model.caption_chunks) if model.caption_chunks > 1 else "",
         "ss_zero_terminal_snr": str(model.zero_terminal_snr or ""),
-    }
-
-
-def _ss_network(adapters: AdapterSet, provenance: Provenance) -> dict[str, str]:
-    names = Counter(adapter.name for _, adapter in adapters)
-    decomposed = next((adapter for _, adapter in adapters if isinstance(adapter, WeightDecomposed)), None)
-    is_plain = provenance.config.export.format == "lora" or (set(names) == {"lora"} and decomposed is None)
-    ranks = {adapter.options.rank for _, adapter in adapters if isinstance(adapter.options, RankOptions)}
-    arguments: dict[str, Any] = {} if is_plain else {"algo": names.most_common(1)[0][0]}
-    if decomposed is not None:
-        arguments |= {"dora_wd": True, "wd_on_output": decomposed.axis == "output"}
-    return {
-        "ss_network_module": "networks.lora" if is_plain else "lycoris.kohya",
-        "ss_network_dim": str(*ranks) if len(ranks) == 1 else "Dynamic",
-        "ss_network_alpha": f"{common_alpha(adapters):g}",
-        "ss_network_args": json.dumps(arguments),
     }
 
 

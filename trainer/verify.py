@@ -22,6 +22,7 @@ from torch import Generator, Tensor, nn
 
 from morelora import AdapterSet, EmbeddingSet, load
 from morelora.errors import MoreLoraError
+from morelora.formats import recorded
 from morelora.formats.container import read
 from morelora.formats.names import is_sdxl, kohya
 from morelora.site import NormSite, Site
@@ -35,6 +36,8 @@ NO_CHANGE = 1e-6
 """A change below this share of the weight's norm counts as none, so that an untrained layer gives no 0 / 0."""
 LIMITS = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 """Largest relative error of the change that rounding explains."""
+PROBED = 1.5
+"""How much larger than it is an error of many directions may look on ``PROBES`` inputs."""
 WRONG = 10
 """Our own reading beyond this many limits is no rounding: the file is wrong."""
 
@@ -290,10 +293,13 @@ def _refuse_input_axis(dora_scale: Tensor | None, base: Any) -> None:
 
 
 def _limit(path: Path, adapters: AdapterSet) -> float:
-    """The limit of the coarsest precision: the file's, or the base's, to which diffusers rounds the adapters it loads."""
-    dtypes = {tensor.dtype for tensor in read(path)[0].values()}
+    """The limit of the coarsest precision: the file's, or the base's, to which diffusers rounds the adapters it loads; and
+    the error that the file's form is known to make."""
+    tensors, metadata = read(path)
+    dtypes = {tensor.dtype for tensor in tensors.values()}
     dtypes |= {layer.base.weight.dtype for layer in adapters.layers.values()}
-    return max(LIMITS[dtype] for dtype in dtypes)
+    rounding = max(LIMITS[dtype] for dtype in dtypes)
+    return rounding + PROBED * recorded(metadata).largest_error
 
 
 @contextmanager

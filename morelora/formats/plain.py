@@ -7,6 +7,7 @@ Exact for LoRA and LoCon (Tucker folded in, same rank), LoHa (rank ``r^2``) and 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -32,7 +33,11 @@ def encode(adapters: AdapterSet) -> dict[str, Tensor]:
             f"{decomposed[0]} ({len(decomposed)} such layers) holds weight decomposition (DoRA), which is not low-rank and has "
             "no plain-LoRA form: write the 'webui' form, or 'diffusers' with the output axis"
         )
-    factors = low_rank_factors(adapters)
+    return lora_tensors(adapters, low_rank_factors(adapters))
+
+
+def lora_tensors(adapters: AdapterSet, factors: Mapping[str, Factors]) -> dict[str, Tensor]:
+    """``up``, ``down`` of each layer as LoRA tensors with one alpha: that of the most frequent rank, whose factors stay."""
     sdxl = is_sdxl(adapters.models)
     alpha = float(Counter(up.shape[1] for up, _ in factors.values()).most_common(1)[0][0])
     out = {}
@@ -53,7 +58,7 @@ def low_rank_factors(adapters: AdapterSet) -> dict[str, Factors]:
     refuse_unmergeable(adapters)
     found, without = {}, {}
     for name, adapter in adapters:
-        factors = adapter.plain.factors()
+        factors = None if adapters.layers[name].changes_bias else adapter.plain.factors()
         if factors is None:
             without[name] = adapter.plain
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainer.console import Console, duration, step_text, strength_text
-from trainer.events import Event, Failed, Finished, Preview, Saved, Started, Step, Validated, Verified, Warned
+from trainer.events import Event, Failed, Finished, Formed, Preview, Saved, Started, Step, Validated, Verified, Warned
 from trainer.plan import Plan, TrainedPart
 
 PLAN = Plan(
@@ -93,6 +93,7 @@ def test_what_happens_in_between_is_told():
         Preview(0, ["previews/a.png"]),
         Saved(20, "checkpoint", "checkpoints/x"),
         Warned("one [bold]caption[/bold] is long"),
+        Formed(20, "svd", "the form 'svd' is approximate", {"unet.x": 0.1}),
         Verified("diffusers", 151, 3.2e-4, ""),
         Verified("morelora", 151, 1e-7, "makes the same change"),
         Preview(9, ["previews/a.png", "previews/b.png", "previews/c.png"]),
@@ -101,6 +102,7 @@ def test_what_happens_in_between_is_told():
     assert "Going on after step 20." in text
     assert "Pictures of the base model: previews/a.png" in text
     assert "Saved at step 20: checkpoints/x (checkpoint)" in text
+    assert "Note: the form 'svd' is approximate" in text
     assert "Note: one [bold]caption[/bold] is long" in text, "text of others is no markup"
     assert "Read back with diffusers: 151 layers, relative error 0.00032" in text
     assert "Read back with morelora: makes the same change\n" in text

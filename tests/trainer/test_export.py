@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from morelora import AdapterSet
 from morelora.formats.container import data_hash
 from tests.morelora.formats import sd
-from trainer.config import Config
+from trainer.config import Config, ExportConfig
 from trainer.errors import DiskError, ExitCode, InputError, NonFiniteError
 from trainer.export import check, export
 from trainer.metadata import PictureFolder, Provenance, read_recipe
+from trainer.settings import parse
 
 ADAPTER = {"layers": "all", "rank": 4, "alpha": 2.0}
 
@@ -260,3 +261,42 @@ def test_biases_of_the_second_text_encoder_are_told(bias, told):
     adapter = {"algorithm": "full", "bias": bias, "layers": "attention"}
     found = check(sd.trained(sd.sdxl(), **adapter), provenance(adapter, export={"format": "webui"}).config.export)
     assert any("A1111 loses the biases" in sentence for sentence in found) == told
+
+
+@pytest.mark.acts("export.readers")
+def test_auto_writes_what_its_readers_read(tmp_path):
+    trained = sd.trained(sd.small(), algorithm="loha", rank=3)
+    for readers, leaf in (([], "hada_w1_a"), (["diffusers", "a1111"], "lora_up")):
+        facts = provenance({"algorithm": "loha", "rank": 3}, export={"format": "auto", "readers": readers})
+        path = export(trained, tmp_path / "x.safetensors", facts)
+        assert any(leaf in key for key in load_file(path))
+        told = json.loads(metadata_of(path)["morelora.export"])
+        assert told["form"] == ("lora" if readers else "webui") and "read exactly" in told["reason"]
+    assert metadata_of(path)["ss_network_dim"] == metadata_of(path)["ss_network_alpha"] == "9"
+
+
+@pytest.mark.acts("export.svd_rank")
+def test_the_approximate_form_has_its_rank_and_tells_its_errors(tmp_path):
+    settings = {"layers": "attention", "rank": 8, "weight_decompose": True}
+    trained = sd.trained({"unet": sd.small()["unet"]}, **settings)
+    path = export(trained, tmp_path / "x.safetensors", provenance(settings, export={"format": "svd", "svd_rank": 5}))
+    assert {len(tensor) for key, tensor in load_file(path).items() if "lora_down" in key} == {5}
+    told = json.loads(metadata_of(path)["morelora.export"])
+    assert told["errors"].keys() == trained.layers.keys()
+    assert 0.1 < told["largest_error"] == max(told["errors"].values()) < 1
+
+
+def test_what_readers_and_rank_are_for_is_told():
+    for values, message in (
+        ({"readers": ["a1111"]}, "export.readers has no effect"),
+        ({"svd_rank": 4}, "export.svd_rank has no effect"),
+    ):
+        with pytest.raises(InputError, match=message):
+            parse({"data": {"images": "x"}, "export": values}, "a test")
+
+
+def test_the_choice_is_told_before_the_training():
+    trained = sd.trained(sd.small(), weight_decompose=True)
+    notes = check(trained, ExportConfig(format="auto", readers=("diffusers",)))
+    assert any("writes the form 'svd': no form is read exactly by all of diffusers" in note for note in notes)
+    assert any("approximate" in note for note in notes)

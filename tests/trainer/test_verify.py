@@ -294,3 +294,16 @@ def test_probe_sees_the_whole_weight(layer):
         assert seen == pytest.approx(whole, rel=1e-12)
     else:
         assert seen / len(x) == pytest.approx(whole, rel=0.4)
+
+
+def test_the_error_of_an_approximate_form_is_expected_and_no_more(tmp_path):
+    settings = {"layers": "attention", "rank": 8, "weight_decompose": True}
+    models = {"unet": sd.small()["unet"]}
+    adapters = sd.trained(models, **settings)
+    path = export(adapters, tmp_path / "x.safetensors", provenance(settings, export={"format": "svd", "svd_rank": 12}))
+    for verdict in verify(adapters, path, models):
+        assert 0.01 < verdict.error < 0.9 and "makes the same change" in verdict.message, verdict
+    with torch.no_grad():
+        for parameter in adapters.parameters():
+            parameter.mul_(3.0)
+    assert "makes another change" in verify(adapters, path, models)[1].message

@@ -94,8 +94,8 @@ def _embedding(config: Config) -> Iterator[str]:
             yield "loss.prior_preservation has no effect without an adapter: captions without the word stay as they are"
         if config.train.init_from is not None:
             yield "train.init_from has no effect without an adapter: train.unet and train.text_encoder are both off"
-    if embedding.bundle and config.export.format == "diffusers":
-        yield "embedding.bundle: diffusers refuses a file with a word in it, so export.format = 'diffusers' needs it off"
+    if embedding.bundle and (config.export.format == "diffusers" or "diffusers" in config.export.readers):
+        yield "embedding.bundle: diffusers refuses a file with a word in it, so a file for diffusers needs it off"
     if config.optimizer.name == "prodigy" and embedding.lr != config.optimizer.lr:
         yield f"prodigy finds one rate for all: set embedding.lr = {config.optimizer.lr:g} (optimizer.lr), or use 'adamw'"
 
@@ -207,6 +207,10 @@ def _saving(config: Config) -> Iterator[str]:
 
 def _export(config: Config) -> Iterator[str]:
     adapter, form = config.adapter, config.export.format
+    if config.export.readers and form != "auto":
+        yield "export.readers has no effect unless export.format = 'auto'"
+    if config.export.svd_rank and form not in ("auto", "svd"):
+        yield "export.svd_rank has no effect unless export.format is 'svd' or 'auto'"
     if form == "diffusers" and adapter.weight_decompose and adapter.decompose_axis == "input":
         yield "export.format = 'diffusers' can hold DoRA only with adapter.decompose_axis = 'output'"
     if form == "lora" and adapter.weight_decompose:
