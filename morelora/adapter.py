@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from morelora import ways
 from morelora.errors import AdapterError
 from morelora.factors import product_norm
+from morelora.procedure import Procedure
 from morelora.site import NormSite, Site
 
 Tensors = dict[str, Tensor]
@@ -80,6 +81,9 @@ class Adapter(nn.Module):
     thick: ClassVar[tuple[str, str]] = ("a change of full rank", "train with another algorithm")
     """Where ``factors`` gives none: what it then is, and how to train something that has them."""
 
+    procedure: ClassVar[type[Procedure] | None] = None
+    """What it does between the steps of a training, over all its layers; None for nothing."""
+
     def __init__(self, site: Site, options: Options) -> None:
         super().__init__()
         if site.groups != 1 and (getattr(options, "dropout", 0) or getattr(options, "rank_dropout", 0)):
@@ -97,6 +101,19 @@ class Adapter(nn.Module):
     def plain(self) -> Adapter:
         """The additive adapter itself, without weight decomposition around it."""
         return self
+
+    @property
+    def filed_as(self) -> str:
+        """The algorithm that reads its file."""
+        return self.name
+
+    @property
+    def file_rank(self) -> int | None:
+        """The rank that its file has; None where it has none."""
+        return self.options.rank if isinstance(self.options, RankOptions) else None
+
+    def meet(self, weight: Tensor) -> None:
+        """Before the first use: what depends on the frozen weight takes its start from it."""
 
     def delta(self, weight: Tensor) -> Tensor:
         """``W' - W``, of the weight's shape. ``weight`` is the frozen ``W``."""
@@ -124,6 +141,10 @@ class Adapter(nn.Module):
     def factors(self) -> tuple[Tensor, Tensor] | None:
         """Exact ``up (m, R)`` and ``down (R, c)`` with ``delta = up @ down``, scale included; None if there are none."""
         return None
+
+    def thin_factors(self) -> tuple[Tensor, Tensor] | None:
+        """``factors`` for a file: without ranks that add nothing. May wait for the device."""
+        return self.factors()
 
     def tensors(self, alpha: float) -> Tensors:
         """Its own tensors by field-standard leaf names; ``alpha`` is the one value that the file carries."""
@@ -201,6 +222,12 @@ class Factored(RankAdapter):
 
     def norm(self) -> Tensor:
         return product_norm(*self.factors())
+
+
+def check_rank(site: Site, rank: int) -> None:
+    """Raise ``AdapterError`` for a rank that no matrix of the layer's size has."""
+    if rank > max(site.m, site.c):
+        raise AdapterError(f"rank {rank} is larger than both sides of the layer's {site.m} x {site.c} weight: lower it")
 
 
 def need(tensors: Tensors, leaf: str, shape: tuple[int | None, ...]) -> Tensor:

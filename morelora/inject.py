@@ -24,6 +24,7 @@ def build(target: Target, layer: nn.Module, generator: Generator | None = None) 
     """A fresh adapter for one layer. Raises ``AdapterError`` naming the layer where algorithm and layer do not fit."""
     try:
         adapter = ALGORITHMS[target.algorithm](Site.of(layer), target.options, generator)
+        adapter.meet(layer.weight)
         return WeightDecomposed(adapter, layer.weight, target.decompose) if target.decompose else adapter
     except AdapterError as error:
         raise AdapterError(f"{target.name}: {error}") from error
@@ -113,12 +114,13 @@ class AdapterSet:
                 yield name, layer.adapter.delta(layer.base.weight.float())
 
     def state(self) -> dict[str, Tensor]:
-        """The trainable tensors as they are, for checkpoints."""
-        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+        """The tensors as they are, trainable and frozen, for checkpoints."""
+        held = ((name, adapter.state_dict()) for name, adapter in self)
+        return {f"{name}.{leaf}": tensor for name, tensors in held for leaf, tensor in tensors.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take back what ``state`` gave. Raises ``AdapterError`` naming the tensors that are missing, left over or misshapen."""
-        copy_state(dict(self.named_parameters()), state, "these adapters")
+        copy_state(self.state(), state, "these adapters")
 
     def limit_norm(self, maximum: float) -> None:
         """Max-norm on every layer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from morelora.adapter import Adapter
+from morelora.algorithms.adalora import AdaLoRA
 from morelora.algorithms.bitfit import BitFit
 from morelora.algorithms.boft import BOFT
 from morelora.algorithms.full import Full
@@ -13,6 +14,7 @@ from morelora.algorithms.lora import LoRA
 from morelora.algorithms.norm import Norm
 from morelora.algorithms.oft import OFT
 from morelora.algorithms.serial import Serial
+from morelora.algorithms.sora import SoRA
 from morelora.algorithms.ssf import SSF
 
 ALGORITHMS: dict[str, type[Adapter]] = {
@@ -27,4 +29,6 @@ ALGORITHMS: dict[str, type[Adapter]] = {
     "oft": OFT,
     "boft": BOFT,
     "serial": Serial,
+    "adalora": AdaLoRA,
+    "sora": SoRA,
 }

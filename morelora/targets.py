@@ -108,7 +108,8 @@ class AdapterConfig(BaseModel):
     algorithm: str = Field(
         "lora",
         description="The adapter's algorithm: lora (LoCon on convolutions), loha, lokr; full: the whole weight's difference; "
-        "bitfit: biases; ssf, ia3: scales; norm: norms; oft, boft: rotations; serial: small networks after layers.",
+        "bitfit: biases; ssf, ia3: scales; norm: norms; oft, boft: rotations; serial: small networks after layers; "
+        "adalora, sora: LoRA whose ranks go where they matter, or fade.",
         json_schema_extra={"level": "basic"},
     )
     layers: Literal["attention", "transformer", "all"] = Field(

@@ -46,6 +46,14 @@ class WeightDecomposed(Adapter):
         return self.inner.name
 
     @property
+    def filed_as(self) -> str:
+        return self.inner.filed_as
+
+    @property
+    def file_rank(self) -> int | None:
+        return self.inner.file_rank
+
+    @property
     def plain(self) -> Adapter:
         return self.inner
 

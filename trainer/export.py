@@ -113,7 +113,7 @@ def _finite(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
 
 def _consequences(adapters: AdapterSet, encoded: Encoded) -> Iterator[str]:
     """See docs/formats.md, which has the table of programs."""
-    names = {adapter.name for _, adapter in adapters}
+    names = {adapter.filed_as for _, adapter in adapters}
     axes = {adapter.axis for _, adapter in adapters if isinstance(adapter, WeightDecomposed)}
     if encoded.reason:
         yield f"export.format = 'auto' writes the form '{encoded.form}': {encoded.reason}"

@@ -103,6 +103,7 @@ class Keeper:
         held.put("adapter", state)
         held.put("word", word)
         held.put("optimizer", tensors)
+        held.put("procedure", session.procedures.state())
         if session.ema is not None:
             held.put("ema", session.ema.state())
         scaler = session.accelerator.scaler
@@ -138,6 +139,7 @@ class Keeper:
         session.adapters.load_state(held.group("adapter"))
         if session.word is not None:
             session.word.vectors.load_state(held.group("word"))
+        session.procedures.load_state(held.group("procedure"))
         unpack_optimizer(session.optimizer, held.group("optimizer"), held.values["optimizer"])
         session.schedule.load_state_dict(session.schedule.state_dict() | self._schedule_state(held.values["schedule"]))
         if session.ema is not None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from morelora.procedure import Stepped
 from trainer import rng
 from trainer.errors import NonFiniteError
 from trainer.events import Event, Step, Warned
 from trainer.objective import losses
+from trainer.optim import current_rates
 from trainer.session import Session
 
 MICRO_STEP, OPTIMIZER_STEP = 2, 3
@@ -68,7 +71,10 @@ def train_step(session: Session) -> tuple[Tensor, Tensor]:
 
 
 def _backward(session: Session) -> Tensor:
-    """The gradient of one step, over all its micro steps and processes; returns the mean loss of its pictures."""
+    """The gradient of one step, over all its micro steps and processes; returns the mean loss of its pictures.
+
+    What the algorithms' procedures add to the loss is in the gradient and not in what is returned.
+    """
     seed, count = session.config.train.seed, session.config.train.accumulation
     batches = [session.loader.batch(session.step * count + i) for i in range(count)]
     pictures = session.loader.pictures(session.step * count, count)
@@ -79,6 +85,9 @@ def _backward(session: Session) -> Tensor:
         if loss.requires_grad:  # module dropout may have skipped every adapter
             session.accelerator.backward(loss)
         total += loss.detach()
+    penalty = session.procedures.penalty()
+    if penalty is not None:
+        session.accelerator.backward(penalty / session.accelerator.num_processes)
     for parameter in session.parameters():
         if parameter.grad is None:  # skipped in every micro step: zero, as where another process did not skip it
             parameter.grad = torch.zeros_like(parameter)
@@ -106,6 +115,8 @@ def _optimize(session: Session) -> Tensor:
     norm = accelerator.clip_grad_norm_(session.parameters(), config.optimizer.clip_norm or math.inf)
     session.optimizer.step()
     if not accelerator.optimizer_step_was_skipped:
+        is_made = None if accelerator.scaler is None else norm.isfinite()
+        session.procedures.stepped(Stepped(session.step + 1, partial(current_rates, session.optimizer), is_made))
         session.schedule.step()
     if config.adapter.max_norm is not None:
         session.adapters.limit_norm(config.adapter.max_norm)

@@ -45,6 +45,7 @@ def losses(session: Session, batch: Batch) -> Tensor:
     """Weighted loss of each picture, ``(B,)``, in float32; noise and timesteps depend on seed and batch number alone."""
     config, schedule, device = session.config.loss, session.bundle.schedule, session.accelerator.device
     given = corrupt(session, batch)
+    session.procedures.batch(given.t, len(schedule))
     prediction = predict(session, batch, given, Text(batch.captions, batch.text_states))
     importance = None if batch.masks is None else importance_of(batch.masks.to(device), config.unmasked_weight)
     regular = torch.tensor(batch.regularization, device=device)

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from morelora import AdapterSet, Target, inject, resolve
 from morelora.errors import FormatError
+from morelora.procedure import Procedures
 from morelora.start import start_from
 from trainer import rng
 from trainer.config import Config
@@ -25,6 +26,7 @@ from trainer.errors import InputError
 from trainer.memory import Resting, compile_blocks, prepare, resting_parts
 from trainer.models import Bundle
 from trainer.optim import Ema, build_optimizer, build_schedule, evaluated
+from trainer.procedures import build_procedures
 from trainer.saving import Saving
 from trainer.team import PATIENCE, Team, check_launch
 
@@ -50,6 +52,8 @@ class Session:
     """Pictures of the validation loss."""
     resting: Resting = field(default_factory=Resting)
     word: Word | None = None
+    procedures: Procedures = field(default_factory=Procedures)
+    """What the algorithms do between the steps."""
     step: int = 0
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
@@ -183,4 +187,8 @@ def build_session(
     schedule = build_schedule(optimizer.optimizer, config.optimizer, config.train.steps)
     trained = [*adapters.parameters(), *(word.vectors.parameters() if word else [])]
     ema = Ema(trained, config.train.ema) if config.train.ema else None
-    return Session(config, bundle, adapters, targets, dataset, loader, accelerator, optimizer, schedule, ema, held, resting, word)
+    session = Session(
+        config, bundle, adapters, targets, dataset, loader, accelerator, optimizer, schedule, ema, held, resting, word
+    )
+    session.procedures = build_procedures(session)
+    return session

@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from morelora import ways
-from morelora.adapter import Factored, RankOptions, Tensors, alpha_of, need, need_any
+from morelora.adapter import Factored, RankOptions, Tensors, alpha_of, check_rank, need, need_any
+from morelora.as_lora import plain_tensors
 from morelora.errors import AdapterError
 from morelora.factors import tucker_down, uniform
 from morelora.site import Site
@@ -37,8 +38,7 @@ class LoRA(Factored):
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)
         rank, tucker = options.rank, options.tucker and site.is_spatial
-        if rank > max(site.m, site.c):
-            raise AdapterError(f"rank {rank} is larger than both sides of the layer's {site.m} x {site.c} weight: lower it")
+        check_rank(site, rank)
         self.up = nn.Parameter(torch.zeros(site.m, rank))
         self.down = nn.Parameter(uniform((rank, site.n if tucker else site.c), site.n if tucker else site.c, generator))
         self.mid = nn.Parameter(uniform((rank, rank, *site.kernel), rank * site.taps, generator)) if tucker else None
@@ -55,15 +55,11 @@ class LoRA(Factored):
         return ways.scaled(self.up, self.options.scale), down
 
     def tensors(self, alpha: float) -> Tensors:
-        kernel = self.site.kernel
-        rank = self.options.rank
-        up = self.up * (self.options.scale * rank / alpha)
-        if kernel is None:
-            return {"lora_up.weight": up, "lora_down.weight": self.down, "alpha": torch.tensor(alpha)}
-        out = {"lora_up.weight": up[:, :, None, None], "alpha": torch.tensor(alpha)}
         if self.mid is None:
-            return out | {"lora_down.weight": self.down.view(rank, self.site.n, *kernel)}
-        return out | {"lora_down.weight": self.down[:, :, None, None], "lora_mid.weight": self.mid}
+            return plain_tensors(self.site, self.up, self.down, alpha, self.options.scale)
+        up = self.up * (self.options.scale * self.options.rank / alpha)
+        core = {"lora_down.weight": self.down[:, :, None, None], "lora_mid.weight": self.mid}
+        return core | {"lora_up.weight": up[:, :, None, None], "alpha": torch.tensor(alpha)}
 
     @classmethod
     def from_tensors(cls, site: Site, tensors: Tensors) -> LoRA:

@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from typing import Any
 
-from morelora.adapter import RankOptions
 from morelora.formats import Encoded
 from morelora.formats.webui import common_alpha
 from morelora.inject import AdapterSet
@@ -22,9 +21,9 @@ def network_metadata(adapters: AdapterSet, encoded: Encoded) -> dict[str, str]:
         ranks = {len(tensor) for key, tensor in encoded.tensors.items() if key.endswith(".lora_down.weight")}
         alpha = float(next(tensor for key, tensor in encoded.tensors.items() if key.endswith(".alpha")))
         return _entries("networks.lora", ranks, alpha, {})
-    names = Counter(adapter.name for _, adapter in adapters)
+    names = Counter(adapter.filed_as for _, adapter in adapters)
     decomposed = next((adapter for _, adapter in adapters if isinstance(adapter, WeightDecomposed)), None)
-    ranks = {adapter.options.rank for _, adapter in adapters if isinstance(adapter.options, RankOptions)}
+    ranks = {rank for _, adapter in adapters if (rank := adapter.file_rank) is not None}
     if encoded.form == "diff":
         return _entries("lycoris.kohya", ranks, common_alpha(adapters), {"algo": "full"})
     if set(names) == {"lora"} and decomposed is None:

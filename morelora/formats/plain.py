@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
+from morelora.as_lora import plain_tensors
 from morelora.errors import FormatError
 from morelora.formats.names import is_sdxl, kohya
 from morelora.formats.sidecar import refuse_unmergeable
@@ -40,12 +40,10 @@ def lora_tensors(adapters: AdapterSet, factors: Mapping[str, Factors]) -> dict[s
     """``up``, ``down`` of each layer as LoRA tensors with one alpha: that of the most frequent rank, whose factors stay."""
     sdxl = is_sdxl(adapters.models)
     alpha = float(Counter(up.shape[1] for up, _ in factors.values()).most_common(1)[0][0])
-    out = {}
+    out: dict[str, Tensor] = {}
     for name, (up, down) in factors.items():
-        key, site = kohya(name, sdxl), adapters.layers[name].site
-        out[f"{key}.lora_up.weight"] = up_tensor(up * (up.shape[1] / alpha), site.is_conv)
-        out[f"{key}.lora_down.weight"] = site.kernel_of(down)
-        out[f"{key}.alpha"] = torch.tensor(alpha)
+        written = plain_tensors(adapters.layers[name].site, up, down, alpha)
+        out |= {f"{kohya(name, sdxl)}.{leaf}": tensor for leaf, tensor in written.items()}
     return out
 
 
@@ -58,7 +56,7 @@ def low_rank_factors(adapters: AdapterSet) -> dict[str, Factors]:
     refuse_unmergeable(adapters)
     found, without = {}, {}
     for name, adapter in adapters:
-        factors = None if adapters.layers[name].changes_bias else adapter.plain.factors()
+        factors = None if adapters.layers[name].changes_bias else adapter.plain.thin_factors()
         if factors is None:
             without[name] = adapter.plain
         else:

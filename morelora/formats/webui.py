@@ -33,6 +33,6 @@ def common_alpha(adapters: AdapterSet) -> float:
     found = Counter(
         adapter.options.scale * adapter.options.rank
         for _, adapter in adapters
-        if adapter.name == "lora" and isinstance(adapter.options, RankOptions)
+        if adapter.filed_as == "lora" and isinstance(adapter.options, RankOptions)
     )
     return float(torch.tensor(found.most_common(1)[0][0] if found else 1.0))

@@ -65,6 +65,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "oft": ({"block_size": 2}, {"block_size": 4, "constraint": 0.1, "rescale": True}),
     "boft": ({"block_size": 2}, {"block_size": 4, "constraint": 0.1, "rescale": True}),
     "serial": (),
+    "adalora": ({"rank": 3, "alpha": 1.5}, {"rank": 2, "alpha": 3.0, "rs": True}),
+    "sora": ({"rank": 3, "alpha": 1.5}, {"rank": 2, "alpha": 3.0, "rs": True}),
 }
 """Options by algorithm; a new algorithm without a line here fails the grid. What is no change of weights has tests of its own."""
 
@@ -202,6 +204,8 @@ CLOSED = {
     "lora": lambda a, s: s * _product(a.up, a.down, a.mid),
     "loha": lambda a, s: s * _product(a.w1_a, a.w1_b, a.t1) * _product(a.w2_a, a.w2_b, a.t2),
     "lokr": _lokr,
+    "adalora": lambda a, s: s * a.up @ torch.diag(a.gate) @ a.down,
+    "sora": lambda a, s: s * a.up @ torch.diag(a.gate) @ a.down,
 }
 
 

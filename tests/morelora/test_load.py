@@ -64,7 +64,7 @@ def test_round_trip_of_every_algorithm(tmp_path, settings):
     assert list(loaded.layers) == list(adapters.layers)
     for (_, found), layer in zip(loaded, adapters.layers.values(), strict=True):
         is_its_own = layer.adapter.file_tensors(layer.base, 1.0).keys() == layer.adapter.tensors(1.0).keys()
-        assert found.name == layer.adapter.name or not is_its_own
+        assert found.name == layer.adapter.filed_as or not is_its_own
     assert sd.worst(dict(loaded.deltas()), dict(adapters.deltas())) < 2e-6
     for name, layer in loaded.layers.items():
         bias = adapters.layers[name].bias

@@ -108,12 +108,14 @@ def undone(session: Session) -> Iterator[None]:
     tensors, values = pack_optimizer(optimizer)
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     schedule, scale = session.schedule.state_dict(), scaler and scaler.state_dict()
+    kept = {name: tensor.clone() for name, tensor in session.procedures.state().items()}
     average = {} if session.ema is None else {name: tensor.clone() for name, tensor in session.ema.state().items()}
     with rng.preserved():
         yield
     with torch.no_grad():
         for parameter, before in zip(trained, values_before, strict=True):
             parameter.copy_(before)
+    session.procedures.load_state(kept)
     session.optimizer.zero_grad(set_to_none=True)
     unpack_optimizer(optimizer, tensors, values)
     session.schedule.load_state_dict(schedule)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from morelora import AdapterSet, Target
 from trainer.config import OptimizerConfig
@@ -24,6 +25,11 @@ def learning_rate(target: Target, config: OptimizerConfig) -> float:
         return config.text_encoder_2_lr
     is_text = target.component.startswith("text_encoder")
     return config.text_encoder_lr if is_text and config.text_encoder_lr is not None else config.lr
+
+
+def current_rates(optimizer: Optimizer) -> dict[nn.Parameter, float]:
+    """The rate that each parameter is trained at now; where the optimiser finds a factor of its own (``d``), with that."""
+    return {p: group["lr"] * group.get("d", 1.0) for group in optimizer.param_groups for p in group["params"]}
 
 
 def parameter_groups(adapters: AdapterSet, targets: Iterable[Target], config: OptimizerConfig) -> list[dict[str, Any]]:

@@ -32,6 +32,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "oft": {"algorithm": "oft", "block_size": 4, "constraint": 0.03},
     "oft with a scale": {"algorithm": "oft", "block_size": 4, "rescale": True},
     "dora over oft": {"algorithm": "oft", "block_size": 4, "weight_decompose": True},
+    "adalora": {"algorithm": "adalora", "rank": 4, "alpha": 2.0},
+    "sora": {"algorithm": "sora", "rank": 4, "alpha": 2.0},
+    "dora over sora": {"algorithm": "sora", "rank": 4, "alpha": 2.0, "weight_decompose": True},
     "boft": {"algorithm": "boft", "block_size": 4, "rescale": True},
 }
 
