@@ -44,7 +44,8 @@ class Int8Linear(QuantizedLinear):
 
     def __init__(self, layer: nn.Linear, weight: Tensor) -> None:
         super().__init__(layer)
-        packed, scale, _ = library().int8_vectorwise_quant(weight.float())
+        taken = weight.to(torch.float16 if weight.is_cuda else torch.float32)  # what the library's kernels take on each
+        packed, scale, _ = library().int8_vectorwise_quant(taken)
         self.register_buffer("packed", packed)
         self.register_buffer("scale", scale)
 
