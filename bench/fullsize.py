@@ -29,11 +29,11 @@ from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from bench.speed import RESULTS, machine  # noqa: E402
+from morelora.formats.original import LAYOUTS, Place  # noqa: E402
 from trainer import settings  # noqa: E402
 from trainer.estimate import PROGRAM, predict  # noqa: E402
 from trainer.events import Event  # noqa: E402
 from trainer.models import find  # noqa: E402
-from trainer.models.original import LAYOUTS, Place  # noqa: E402
 from trainer.models.parts import build_empty  # noqa: E402
 from trainer.models.shapes import shipped  # noqa: E402
 from trainer.train import train  # noqa: E402

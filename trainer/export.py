@@ -95,6 +95,8 @@ def _told(settings: ExportConfig) -> Iterator[None]:
     """A form that cannot hold the adapters as an error of the settings."""
     try:
         yield
+    except NonFiniteTensorError as error:
+        raise _diverged(error) from error
     except FormatError as error:
         raise InputError(f"export.format = {settings.format!r} cannot hold this adapter: {error}") from error
 
@@ -104,11 +106,15 @@ def _finite(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
     try:
         return cast(tensors, dtype)
     except NonFiniteTensorError as error:
-        raise NonFiniteError(
-            f"the file is not written: {error}",
-            fix="lower optimizer.lr (a word's: embedding.lr) and start again from an earlier checkpoint",
-            safe="Files written before are as they were.",
-        ) from error
+        raise _diverged(error) from error
+
+
+def _diverged(error: NonFiniteTensorError) -> NonFiniteError:
+    return NonFiniteError(
+        f"the file is not written: {error}",
+        fix="lower optimizer.lr (a word's: embedding.lr) and start again from an earlier checkpoint",
+        safe="Files written before are as they were.",
+    )
 
 
 def _consequences(adapters: AdapterSet, encoded: Encoded) -> Iterator[str]:

@@ -78,8 +78,12 @@ def read_metadata(path: Path) -> dict[str, str]:
     return {str(key): str(value) for key, value in read_header(path).get("__metadata__", {}).items()}
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(path: Path, finite: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors, on the CPU and as they are stored, and the metadata.
+
+    Args:
+        path: the file.
+        finite: whether to refuse NaN and infinite values.
 
     Raises:
         FormatError: as ``read_header``, or a tensor is not of floating point, or NaN or infinite (it is named).
@@ -92,7 +96,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     for key, tensor in tensors.items():
         if not tensor.is_floating_point() and not key.endswith(FLAG):
             raise FormatError(f"{path}: {key} holds {tensor.dtype}, but an adapter holds floating-point numbers")
-        if not torch.isfinite(tensor.float()).all():
+        if finite and not torch.isfinite(tensor.float()).all():
             raise FormatError(f"{path}: {key} holds NaN or infinite values: the training that wrote it had diverged")
     return tensors, metadata
 

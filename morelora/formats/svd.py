@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from morelora.adapted import Adapted
-from morelora.errors import FormatError
+from morelora.errors import FormatError, NonFiniteTensorError
 from morelora.formats.plain import Factors, lora_tensors
 from morelora.formats.sidecar import refuse_unmergeable
 from morelora.inject import AdapterSet
@@ -29,18 +29,21 @@ def encode(adapters: AdapterSet, cut: Cut) -> tuple[dict[str, Tensor], dict[str,
     factors: dict[str, Factors] = {}
     errors: dict[str, float] = {}
     for name, layer in adapters.layers.items():
-        factors[name], errors[name] = _nearest(layer, cut)
+        factors[name], errors[name] = _nearest(name, layer, cut)
     return lora_tensors(adapters, factors), errors
 
 
-def _nearest(layer: Adapted, cut: Cut) -> tuple[Factors, float]:
+def _nearest(name: str, layer: Adapted, cut: Cut) -> tuple[Factors, float]:
     """A layer's own factors where they are thin enough, else the nearest ones."""
     exact = layer.adapter.thin_factors()
     if exact is not None and exact[0].shape[1] <= (cut.rank or 0) and cut == Cut(cut.rank):
         return exact, 0.0
     if exact is None:
         weight = layer.base.weight
-        spectrum = Spectrum.of(layer.adapter.delta(weight.to(torch.promote_types(weight.dtype, torch.float32))))
+        change = layer.adapter.delta(weight.to(torch.promote_types(weight.dtype, torch.float32)))
+        if not torch.isfinite(change).all():
+            raise NonFiniteTensorError(f"{name}: the change holds NaN or infinite values")
+        spectrum = Spectrum.of(change)
     else:
         spectrum = Spectrum.of_factors(*exact)
     rank = cut.rank_of(spectrum.values)

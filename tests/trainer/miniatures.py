@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from morelora.formats.original import LAYOUTS, Place
 from trainer.models.clip import ASSETS, build_tokenizer
-from trainer.models.original import LAYOUTS, Place
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 SD_BLOCKS = {

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from morelora.formats.original import UNET, Layout
 from trainer.errors import InputError
-from trainer.models.original import UNET, Layout
 from trainer.models.weights import Weights, sha256
 
 CLASSES: dict[str, Any] = {

@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from morelora.formats.original import UNET, VAE
 from trainer.models.clip import ASSETS
-from trainer.models.original import UNET, VAE
 
 Shapes = Mapping[str, tuple[int, ...]]
 Config = dict[str, Any]

@@ -5,25 +5,17 @@ What the file is shows in its header alone: the text encoder's place tells the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
+from morelora.formats.original import LAYOUTS, MARKS, UNET, VAE, standard_names
 from trainer.errors import InputError
 from trainer.models import shapes
 from trainer.models.clip import ASSETS
-from trainer.models.original import LAYOUTS, UNET, VAE
 from trainer.models.parts import FilePart, Part
 from trainer.models.source import NAMES, Family, Source
 from trainer.models.weights import Weights
 
-MARKS: dict[Family, str] = {
-    "sdxl": "conditioner.embedders.1.model.",
-    "sd2": "cond_stage_model.model.",
-    "sd1": "cond_stage_model.transformer.",
-}
-"""Where each family keeps the text encoder that no other has there."""
 EDM = "edm_mean"
-OLD_CLIP = "cond_stage_model.transformer."
 SIGNS: tuple[tuple[str, str, str], ...] = (
     ("lora_unet_", "an adapter (LoRA or LyCORIS)", "give the base model that it was made for"),
     ("lora_te", "an adapter (LoRA or LyCORIS)", "give the base model that it was made for"),
@@ -55,7 +47,7 @@ def open_file(path: Path, forced: str = "auto") -> Source:
     """
     weights = Weights(path)
     family = _family(weights, forced)
-    weights.view(_standard_names(weights.shapes))
+    weights.view(standard_names(weights.shapes))
     configs = shapes.configs(family, weights.shapes)
     parts: dict[str, Part] = {name: FilePart(name, configs[name], weights, layout) for name, layout in LAYOUTS[family].items()}
     folder = ASSETS / shapes.FOLDERS[family]
@@ -88,12 +80,3 @@ def _not_a_base(weights: Weights) -> InputError:
     )
     few = ", ".join(sorted(weights.shapes)[:3])
     return InputError(f"{weights.path} is {what} ({len(weights.shapes)} tensors, such as {few})", fix)
-
-
-def _standard_names(keys: Mapping[str, object]) -> dict[str, str]:
-    """Other spellings of the same layout: old merges without ``text_model.``, and ``vae.`` for the VAE."""
-    names = {key: VAE + key.removeprefix("vae.") for key in keys if key.startswith("vae.")}
-    old = [
-        key for key in keys if key.startswith((f"{OLD_CLIP}embeddings.", f"{OLD_CLIP}encoder.", f"{OLD_CLIP}final_layer_norm."))
-    ]
-    return names | {key: f"{OLD_CLIP}text_model.{key.removeprefix(OLD_CLIP)}" for key in old}

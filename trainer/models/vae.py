@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from morelora.formats.original import VAE, vae
 from trainer.errors import InputError
 from trainer.models import shapes
-from trainer.models.original import VAE, vae
 from trainer.models.parts import FilePart, FolderPart, Part
 from trainer.models.weights import Weights, refuse_pickle
 

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from morelora.formats.original import Place
 from trainer.errors import InputError
-from trainer.models.original import Place
 
 PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 """Endings of files that can run code when they are opened."""

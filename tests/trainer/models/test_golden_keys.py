@@ -6,9 +6,9 @@ import pytest
 
 from morelora import AdapterConfig, resolve
 from morelora.formats.names import is_sdxl, kohya
+from morelora.formats.original import LAYOUTS
 from tests.trainer import golden
 from trainer.models import shapes
-from trainer.models.original import LAYOUTS
 from trainer.models.parts import build_empty
 
 TEXT_LAYERS = {"sd1": (12,), "sd2": (23,), "sdxl": (12, 32)}

@@ -12,8 +12,8 @@ from diffusers.loaders.single_file_utils import (
 )
 from torch import Tensor
 
+from morelora.formats.original import LAYOUTS
 from trainer.models import shapes
-from trainer.models.original import LAYOUTS
 from trainer.models.parts import build_empty
 
 PARAMETERS = {

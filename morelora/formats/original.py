@@ -16,6 +16,13 @@ from morelora.formats.names import ldm_path
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
+OLD_CLIP = "cond_stage_model.transformer."
+MARKS = {
+    "sdxl": "conditioner.embedders.1.model.",
+    "sd2": "cond_stage_model.model.",
+    "sd1": "cond_stage_model.transformer.",
+}
+"""Where each family keeps the text encoder that no other has there."""
 OPEN_CLIP = {
     "embeddings.token_embedding": "token_embedding",
     "embeddings.position_embedding": "positional_embedding",
@@ -75,6 +82,18 @@ def clip(prefix: str) -> Layout:
 def open_clip(prefix: str) -> Layout:
     """A CLIP text encoder in OpenCLIP's names, below ``prefix``."""
     return partial(_open_clip, prefix)
+
+
+def standard_names(keys: Iterable[str]) -> dict[str, str]:
+    """Other spellings of the same layout: old merges without ``text_model.``, and ``vae.`` for the VAE."""
+    keys = list(keys)
+    names = {key: VAE + key.removeprefix("vae.") for key in keys if key.startswith("vae.")}
+    old = [
+        key
+        for key in keys
+        if key.startswith(tuple(f"{OLD_CLIP}{part}." for part in ("embeddings", "encoder", "final_layer_norm")))
+    ]
+    return names | {key: f"{OLD_CLIP}text_model.{key.removeprefix(OLD_CLIP)}" for key in old}
 
 
 def _split(keys: Iterable[str]) -> Iterator[tuple[str, str, str]]:
