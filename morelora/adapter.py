@@ -50,7 +50,11 @@ class RankOptions(Options):
     @property
     def scale(self) -> float:
         """``alpha / rank``, or ``alpha / sqrt(rank)`` with ``rs``."""
-        return (self.rank if self.alpha is None else self.alpha) / (self.rank**0.5 if self.rs else self.rank)
+        return self.scale_at(self.rank)
+
+    def scale_at(self, rank: int) -> float:
+        """The scale where only so many of the ranks act."""
+        return (self.rank if self.alpha is None else self.alpha) / (rank**0.5 if self.rs else rank)
 
 
 class Adapter(nn.Module):

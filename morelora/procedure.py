@@ -34,11 +34,26 @@ class Stepped:
     """On the device, whether fp16's scaler let it be made; None without a scaler. If not, the gradients are not finite."""
 
 
+@dataclass(frozen=True)
+class Search:
+    """Forms of the finished adapters, of which the smallest is kept that loses little."""
+
+    on: str
+    """Whose loss decides: ``held_out`` or ``training`` pictures."""
+    tolerance: float
+    """Share by which it may lie above the lowest one."""
+    choices: Mapping[int, str]
+    """What ``Procedure.choose`` takes, the smallest form first, and its name."""
+
+
 class Procedure:
     """One algorithm's part in the training. The base class takes none; a subclass overrides what it needs."""
 
     rewrites: ClassVar[bool] = False
     """Whether it sets trained values itself after a step, which an average or a second copy of them would not follow."""
+
+    patience: int = 3
+    """Steps after which every trained tensor must have had a gradient (LoHa's others wait for its zero factor)."""
 
     def __init__(self, adapters: Mapping[str, Adapter], steps: int) -> None:
         self.adapters = dict(adapters)
@@ -64,6 +79,14 @@ class Procedure:
 
     def stepped(self, step: Stepped) -> None:
         """After a step of the optimiser; the gradients are still there."""
+
+    @property
+    def search(self) -> Search | None:
+        """What is to be tried out after the last step; None for nothing."""
+        return None
+
+    def choose(self, choice: int) -> None:
+        """Let the finished adapters take one of the forms of ``search``."""
 
     def state(self) -> dict[str, Tensor]:
         """What it keeps from step to step, for checkpoints."""
@@ -91,6 +114,11 @@ class Procedures:
 
     def __iter__(self) -> Iterator[tuple[str, Procedure]]:
         return iter(self.parts.items())
+
+    @property
+    def patience(self) -> int:
+        """Steps after which every trained tensor must have had a gradient."""
+        return max((part.patience for part in self.parts.values()), default=Procedure.patience)
 
     def batch(self, t: Tensor, total: int) -> None:
         """Before a micro step."""

@@ -6,6 +6,7 @@ from morelora.adapter import Adapter
 from morelora.algorithms.adalora import AdaLoRA
 from morelora.algorithms.bitfit import BitFit
 from morelora.algorithms.boft import BOFT
+from morelora.algorithms.dylora import DyLoRA
 from morelora.algorithms.full import Full
 from morelora.algorithms.ia3 import IA3
 from morelora.algorithms.loha import LoHa
@@ -16,6 +17,7 @@ from morelora.algorithms.oft import OFT
 from morelora.algorithms.serial import Serial
 from morelora.algorithms.sora import SoRA
 from morelora.algorithms.ssf import SSF
+from morelora.algorithms.tlora import TLoRA
 
 ALGORITHMS: dict[str, type[Adapter]] = {
     "lora": LoRA,
@@ -31,4 +33,6 @@ ALGORITHMS: dict[str, type[Adapter]] = {
     "serial": Serial,
     "adalora": AdaLoRA,
     "sora": SoRA,
+    "dylora": DyLoRA,
+    "tlora": TLoRA,
 }

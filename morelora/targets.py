@@ -109,7 +109,7 @@ class AdapterConfig(BaseModel):
         "lora",
         description="The adapter's algorithm: lora (LoCon on convolutions), loha, lokr; full: the whole weight's difference; "
         "bitfit: biases; ssf, ia3: scales; norm: norms; oft, boft: rotations; serial: small networks after layers; "
-        "adalora, sora: LoRA whose ranks go where they matter, or fade.",
+        "adalora, sora: LoRA whose ranks go where they matter, or fade; dylora: of every rank at once; tlora: by noise.",
         json_schema_extra={"level": "basic"},
     )
     layers: Literal["attention", "transformer", "all"] = Field(

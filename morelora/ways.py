@@ -242,9 +242,12 @@ class LowRank:
 
 def drop_ranks(hidden: Tensor, chance: float, axis: int) -> Tensor:
     """Zero whole ranks of ``hidden`` along ``axis``, drawn for each sample of axis 0; the rest times ``1 / (1 - p)``."""
-    if not chance:
-        return hidden
+    return hidden * kept_ranks(hidden, chance, axis) if chance else hidden
+
+
+def kept_ranks(hidden: Tensor, chance: float, axis: int) -> Tensor:
+    """What ``drop_ranks`` multiplies by: 0 or ``1 / (1 - p)`` for each rank of each sample."""
     shape = [1] * hidden.dim()
     shape[0], shape[axis] = hidden.shape[0], hidden.shape[axis]
     keep = torch.rand(shape, device=hidden.device) >= chance
-    return hidden * keep.to(hidden.dtype) / (1 - chance)
+    return keep.to(hidden.dtype) / (1 - chance)

@@ -15,7 +15,21 @@ from rich.table import Table
 from morelora.formats.container import read_metadata
 from morelora.formats.sidecar import READERS
 from trainer.data.problems import count
-from trainer.events import Event, Failed, Finished, Formed, Linted, Preview, Saved, Started, Step, Validated, Verified, Warned
+from trainer.events import (
+    Event,
+    Failed,
+    Finished,
+    Formed,
+    Linted,
+    Preview,
+    Saved,
+    Searched,
+    Started,
+    Step,
+    Validated,
+    Verified,
+    Warned,
+)
 from trainer.lint.report import summary, table
 from trainer.run import EMBEDDING, RunDir
 
@@ -37,6 +51,7 @@ class Console:
         self.finished: Finished | None = None
         self.handlers: dict[type[Event], Callable[[Any], None]] = {
             Linted: self._linted, Started: self._started, Step: self._step, Preview: self._preview, Saved: self._saved,
+            Searched: self._searched,
             Validated: self._validated, Warned: self._warned, Formed: self._formed, Verified: self._verified,
             Finished: self._finished,
         }  # fmt: skip
@@ -102,6 +117,10 @@ class Console:
         what = "base model" if event.step == 0 else f"step {event.step}"
         bins = ", ".join(f"t {name}: {loss:.4f}" for name, loss in event.by_bin.items())
         self.say(f"Validation, {what}: loss {event.loss:.4f} ({bins})")
+
+    def _searched(self, event: Searched) -> None:
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in event.losses.items())
+        self.say(f"Search, {event.procedure}: {event.chosen} is kept (loss of {losses})")
 
     def _saved(self, event: Saved) -> None:
         self.say(f"Saved at step {event.step}: {event.file} ({event.kind})")

@@ -56,6 +56,16 @@ class Validated(Event):
 
 
 @dataclass(frozen=True)
+class Searched(Event):
+    """After the last step one of several forms of the adapters was taken: ``losses`` of each, and which it is."""
+
+    step: int
+    procedure: str
+    losses: dict[str, float]
+    chosen: str
+
+
+@dataclass(frozen=True)
 class Preview(Event):
     """Preview pictures were written; ``files`` are relative to the run folder."""
 

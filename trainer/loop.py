@@ -20,8 +20,6 @@ from trainer.session import Session
 
 MICRO_STEP, OPTIMIZER_STEP = 2, 3
 """Keys of the global random numbers: adapters draw dropout from them, and some optimisers draw too."""
-CHECK_STEPS = 3
-"""Steps after which every trainable tensor must have had a gradient (LoHa's others wait for its zero factor)."""
 
 
 def train_steps(
@@ -42,7 +40,7 @@ def train_steps(
     """
     config = session.config
     meter = Meter(emit, every=1 if session.accelerator.device.type == "cpu" else 10)
-    moved = GradientCheck(session.named_parameters())
+    moved = GradientCheck(session.named_parameters(), session.procedures.patience)
     while session.step < config.train.steps:
         rates = [float(rate) for rate in session.schedule.get_last_lr()]
         loss, norm = train_step(session)
@@ -166,13 +164,13 @@ class Meter:
 class GradientCheck:
     """Watches the first steps for trainable tensors that never get a gradient."""
 
-    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
+    def __init__(self, parameters: dict[str, nn.Parameter], steps: int) -> None:
         self.still = parameters
-        self.looks = 0
+        self.looks, self.steps = 0, steps
 
     @property
     def is_open(self) -> bool:
-        return self.looks < CHECK_STEPS
+        return self.looks < self.steps
 
     def look(self, step: int, emit: Callable[[Event], None]) -> None:
         """Strike off what has a gradient now; after the last look, name what never had one."""
@@ -180,4 +178,4 @@ class GradientCheck:
         self.still = {n: p for n, p in self.still.items() if p.grad is None or not bool(p.grad.any())}
         if not self.is_open and self.still:
             names = ", ".join(list(self.still)[:5])
-            emit(Warned(f"{len(self.still)} trainable tensors got no gradient in the first {CHECK_STEPS} steps: {names}"))
+            emit(Warned(f"{len(self.still)} trainable tensors got no gradient in the first {self.steps} steps: {names}"))

@@ -16,7 +16,8 @@ def build_procedures(session: Session) -> Procedures:
     """The procedures of the run's adapters.
 
     Raises:
-        InputError: options of theirs contradict each other, or something else keeps a copy of the values that they set.
+        InputError: options of theirs contradict each other, a search has no pictures, or something else keeps a copy of the
+            values that they set.
     """
     adapters, config = dict(session.adapters), session.config
     try:
@@ -24,6 +25,9 @@ def build_procedures(session: Session) -> Procedures:
     except AdapterError as error:
         raise InputError(f"adapter: {error}") from error
     for name, procedure in found:
+        if procedure.search is not None and procedure.search.on == "held_out" and session.held is None:
+            fix = "hold some out with validation.count, or search on the training pictures"
+            raise InputError(f"{name} is to search on held-out pictures, and there are none", fix)
         if not procedure.rewrites:
             continue
         if config.train.ema:

@@ -33,6 +33,7 @@ from trainer.optim import check_optimizer
 from trainer.plan import Plan, state_plan
 from trainer.preview import check_size
 from trainer.run import RunDir
+from trainer.search import search
 from trainer.session import Session, build_accelerator, build_session
 from trainer.stop import StopRequests
 from trainer.team import Team
@@ -230,6 +231,8 @@ class _Run:
             keeper.validate(strength=0.0)
         done = train_steps(session, self.emit, keeper.is_due(stop), keeper.pause())
         if done:
+            for event in search(session):
+                self.emit(event)
             keeper.validate()
         if self.accelerator.is_main_process:
             self._finish(keeper, done)

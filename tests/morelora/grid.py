@@ -67,6 +67,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "serial": (),
     "adalora": ({"rank": 3, "alpha": 1.5}, {"rank": 2, "alpha": 3.0, "rs": True}),
     "sora": ({"rank": 3, "alpha": 1.5}, {"rank": 2, "alpha": 3.0, "rs": True}),
+    "dylora": ({"rank": 3, "alpha": 1.5}, {"rank": 2, "alpha": 3.0, "rs": True, "mode": "frozen"}),
+    "tlora": ({"rank": 3, "alpha": 1.5}, {"rank": 2, "alpha": 3.0, "rs": True, "singular": "principal"}),
 }
 """Options by algorithm; a new algorithm without a line here fails the grid. What is no change of weights has tests of its own."""
 
@@ -90,7 +92,9 @@ class Case:
     def refusal(self) -> str:
         """Why the layer cannot be adapted so; empty where it can."""
         is_grouped = EVERY[self.layer].__dict__.get("groups", 1) != 1
-        mixes = self.algorithm in ("oft", "boft") or (self.algorithm == "ia3" and dict(self.options).get("on_input", True))
+        mixes = self.algorithm in ("oft", "boft", "tlora") or (
+            self.algorithm == "ia3" and dict(self.options).get("on_input", True)
+        )
         if is_grouped and mixes:
             return "convolution with groups"
         if self.axis and not ALGORITHMS[self.algorithm].decomposes:
@@ -206,6 +210,8 @@ CLOSED = {
     "lokr": _lokr,
     "adalora": lambda a, s: s * a.up @ torch.diag(a.gate) @ a.down,
     "sora": lambda a, s: s * a.up @ torch.diag(a.gate) @ a.down,
+    "dylora": lambda a, s: s * a.up @ a.down,
+    "tlora": lambda a, s: s * (a.up @ torch.diag(a.values) @ a.down - a.up0 @ torch.diag(a.values0) @ a.down0),
 }
 
 

@@ -9,10 +9,12 @@ from torch import nn
 from morelora.procedure import Procedure, Procedures
 from tests.trainer import tiny
 from tests.trainer.test_loop import in_fp16
-from trainer import loop
+from trainer import loop, search
 from trainer.errors import InputError
-from trainer.objective import corrupt
+from trainer.events import Warned
+from trainer.objective import corrupt, losses
 from trainer.optim import current_rates
+from trainer.validation import measure
 
 
 class Spy(Procedure):
@@ -102,3 +104,73 @@ def test_rates_are_those_of_the_groups_times_what_an_optimiser_found_itself():
     assert current_rates(optimizer) == {one: 0.1, two: 0.4}
     optimizer.param_groups[1]["d"] = 0.5
     assert current_rates(optimizer)[two] == pytest.approx(0.2)
+
+
+def test_what_is_taken_away_is_taken_away_in_a_run(start):
+    """The budget shrinks to its target, and gates under a strong threshold are zero, in the loop itself."""
+    options = {"adapter__rank": 4, "adapter__prune_until": 0.6, "adapter__prune_every": 1}
+    session = start(adapter__algorithm="adalora", **options)
+    loop.train_steps(session, lambda event: None, lambda step: False, lambda step: False)
+    kept = [int(adapter.gate.count_nonzero()) for _, adapter in session.adapters]
+    assert sum(kept) == 2 * len(kept) and len(set(kept)) > 1
+    session = start(adapter__algorithm="sora", adapter__sparsity=1000.0)
+    loop.train_steps(session, lambda event: None, lambda step: False, lambda step: False)
+    assert not any(adapter.gate.any() for _, adapter in session.adapters)
+
+
+@pytest.mark.parametrize("mode", ["normal", "frozen"])
+def test_frozen_ranks_have_longer_to_get_their_first_gradient(start, mode):
+    session = start(
+        adapter__algorithm="dylora", adapter__rank=4, adapter__mode=mode, train__steps=6, optimizer__name="torch.optim.SGD"
+    )
+    events = []
+    loop.train_steps(session, events.append, lambda step: False, lambda step: False)
+    assert session.procedures.patience == (5 if mode == "frozen" else 3)
+    assert not [event for event in events if isinstance(event, Warned)]
+
+
+@pytest.mark.acts("adapter.search", "adapter.search_tolerance")
+@pytest.mark.parametrize(("tolerance", "rank"), [(0.0, 3), (0.1, 2), (1.0, 1)])
+def test_a_search_keeps_the_lowest_rank_within_its_tolerance(start, monkeypatch, tolerance, rank):
+    session = start(adapter__algorithm="dylora", adapter__rank=4, adapter__search="training", adapter__search_tolerance=tolerance)
+    told = {1: 1.9, 2: 1.09, 3: 1.0, 4: 1.02}
+    kept = lambda: {adapter.kept for _, adapter in session.adapters}  # noqa: E731
+    monkeypatch.setattr(search, "training_loss", lambda session: told[max(kept())])
+    (event,) = search.search(session)
+    assert kept() == {rank} and event.chosen == f"rank {rank}"
+    assert event.losses == {f"rank {b}": loss for b, loss in told.items()}
+
+
+def test_the_loss_of_a_search_is_that_of_its_pictures_at_that_rank(start):
+    session = start(adapter__algorithm="dylora", adapter__rank=2, adapter__dropout=0.5, validation__count=1)
+    for _, adapter in session.adapters:
+        torch.nn.init.normal_(adapter.up, std=0.3)
+    for _, adapter in session.adapters:
+        adapter.kept = 1
+        with torch.no_grad():
+            adapter.down[1:] = 1e3  # what is not kept must not act
+    found = search.training_loss(session), search.held_out_loss(session)
+    session.bundle.unet.eval(), session.bundle.pipeline.text_encoder.eval()
+    with torch.no_grad():
+        each = torch.cat([losses(session, session.loader.batch(i)) for i in range(len(session.loader))])
+    assert found[0] == pytest.approx(each.mean().item(), rel=1e-5)
+    assert found[1] == pytest.approx(measure(session, session.held).loss, rel=1e-6)
+
+
+def test_a_search_on_held_out_pictures_needs_some(start):
+    with pytest.raises(InputError, match="dylora is to search on held-out pictures, and there are none") as refused:
+        start(adapter__algorithm="dylora", adapter__search="held_out")
+    assert "validation.count" in str(refused.value)
+    session = start(adapter__algorithm="dylora", adapter__search="held_out", validation__count=1)
+    (event,) = search.search(session)
+    assert set(event.losses) == {"rank 1", "rank 2"}
+
+
+def test_masks_follow_the_timesteps_of_the_batch(start):
+    session = start(adapter__algorithm="tlora", adapter__rank=4, adapter__layers="attention")
+    losses(session, session.loader.batch(0))
+    t = corrupt(session, session.loader.batch(0)).t
+    for name, adapter in session.adapters:
+        if name.startswith("unet."):
+            wanted = [int((1000 - time) / 1000 * 3) + 1 for time in t.tolist()]
+            assert adapter.mask.sum(1).tolist() == wanted

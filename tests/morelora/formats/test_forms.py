@@ -34,6 +34,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dora over oft": {"algorithm": "oft", "block_size": 4, "weight_decompose": True},
     "adalora": {"algorithm": "adalora", "rank": 4, "alpha": 2.0},
     "sora": {"algorithm": "sora", "rank": 4, "alpha": 2.0},
+    "dylora": {"algorithm": "dylora", "rank": 4, "alpha": 2.0},
+    "tlora": {"algorithm": "tlora", "rank": 4, "alpha": 2.0},
     "dora over sora": {"algorithm": "sora", "rank": 4, "alpha": 2.0, "weight_decompose": True},
     "boft": {"algorithm": "boft", "block_size": 4, "rescale": True},
 }

@@ -1,0 +1,150 @@
+"""T-LoRA: fewer ranks the more noise there is.
+
+Formula     ``W' = W + s * (up diag(values) down - up0 diag(values0) down0)``, ``s = alpha / rank``.
+Training    in the denoiser each picture sees the first ``r(t) = floor((1 - t / T)^power (rank - min_rank)) + min_rank`` ranks at
+            its timestep ``t`` of ``T``: what is learnt from much noise, composition and subject, has few numbers to hold them.
+            Text encoders, whose output serves all timesteps, train every rank. The mask is for training alone: previews and
+            files have every rank.
+Start       ``up0, values0, down0``: singular vectors and values, the ``last``, ``middle`` or ``principal`` ones, of a random
+            normal matrix with deviation ``1 / rank`` or of the weight; frozen, and the others begin there: the unchanged model.
+Parameters  ``r (m + c + 1)``, and as many frozen.
+Cost        ``4 N r (m + c)`` more in the forward pass; one singular value decomposition of each layer at the start.
+Export      plain LoRA of rank ``2 r``: ``[up diag(values), -up0 diag(values0)]``, ``[down; down0]``; exact.
+Source      T-LoRA arXiv 2507.05964.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Generator, Tensor, nn
+
+from morelora import ways
+from morelora.adapter import Adapter, RankOptions
+from morelora.as_lora import AsLoRA
+from morelora.errors import AdapterError
+from morelora.procedure import Procedure
+from morelora.site import Site
+
+
+class TimestepMask(Procedure):
+    """Gives every layer of the denoiser the ranks of each picture's timestep."""
+
+    adapters: dict[str, TLoRA]
+
+    def __init__(self, adapters: Mapping[str, Adapter], steps: int) -> None:
+        super().__init__({name: adapter for name, adapter in adapters.items() if not name.startswith("text_encoder")}, steps)
+
+    def batch(self, t: Tensor, total: int) -> None:
+        masks: dict[tuple[int, int, float], Tensor] = {}
+        for adapter in self.adapters.values():
+            shape = (adapter.options.rank, adapter.options.min_rank, adapter.options.power)
+            if shape not in masks:
+                masks[shape] = mask_table(t.device, total, *shape)[t]
+            adapter.mask = masks[shape]
+
+
+@cache
+def mask_table(device: torch.device, total: int, rank: int, min_rank: int, power: float) -> Tensor:
+    """``(T, rank)``: which ranks each timestep ``t = 0 .. T - 1`` sees."""
+    counts = [int(((total - t) / total) ** power * (rank - min_rank)) + min_rank for t in range(total)]
+    return (torch.arange(rank) < torch.tensor(counts)[:, None]).to(device)
+
+
+class Difference:
+    """A way to apply two low-rank changes, one less the other: zero to the last bit where they are equal."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def branch(self, x: Tensor, *parts: Tensor, rank_dropout: float = 0.0) -> Tensor:
+        """Of the parts ``up, down, up0, down0`` and, if there is one, a mask ``(B, rank)`` of the ranks that each sample sees."""
+        (up, down, up0, down0, *masks), axis = parts, self.site.input_axis
+        now, start = (self.site.apply(x, self.site.kernel_of(factor)) for factor in (down, down0))
+        if rank_dropout:
+            kept = ways.kept_ranks(now, rank_dropout, axis)
+            now, start = now * kept, start * kept
+        for mask in masks:
+            shape = [len(mask), *(1 for _ in now.shape[1:])]
+            shape[axis] = mask.shape[1]
+            now, start = now * mask.view(shape), start * mask.view(shape)
+        return self.site.mix(now, up) - self.site.mix(start, up0)
+
+
+class TLoRA(AsLoRA):
+    """Masked low rank from orthogonal vectors; see the module's docstring."""
+
+    name = "tlora"
+    procedure = TimestepMask
+    decomposes = False
+    undecomposed = "whose change is another for each picture of a batch"
+    limits_norm = False
+
+    class Options(RankOptions):
+        """Settings of T-LoRA."""
+
+        min_rank: int = Field(1, ge=1, le=4096, description="Ranks that learn from pure noise.")
+        power: float = Field(1.0, gt=0, le=10, description="How early noise takes ranks away: above 1 from little noise on.")
+        basis: Literal["random", "weight"] = Field("random", description="Matrix whose singular vectors the factors start from.")
+        singular: Literal["last", "middle", "principal"] = Field(
+            "last", description="Which of them: the least, middle or largest."
+        )
+
+        @model_validator(mode="after")
+        def _has_effect(self) -> TLoRA.Options:
+            if self.min_rank > self.rank:
+                raise ValueError(f"min_rank ({self.min_rank}) is above rank ({self.rank})")
+            return self
+
+    def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
+        super().__init__(site, options)
+        self.way = Difference(site)
+        self.mask: Tensor | None = None
+        if site.groups != 1:
+            raise AdapterError("T-LoRA is not defined for a convolution with groups: leave it out by a rule")
+        if options.rank > min(site.m, site.c):
+            raise AdapterError(f"rank {options.rank} is larger than a side of the layer's {site.m} x {site.c} weight: lower it")
+        shapes = {"up": (site.m, options.rank), "values": (options.rank,), "down": (options.rank, site.c)}
+        for name, shape in shapes.items():
+            setattr(self, name, nn.Parameter(torch.zeros(shape)))
+            self.register_buffer(f"{name}0", torch.zeros(shape))
+        if options.basis == "random":
+            self._begin(torch.randn(site.m, site.c, generator=generator) / options.rank)
+
+    def meet(self, weight: Tensor) -> None:
+        if self.options.basis == "weight" and not weight.is_meta:
+            self._begin(weight.detach().flatten(1).float())
+
+    @torch.no_grad()
+    def _begin(self, matrix: Tensor) -> None:
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        rank, count = self.options.rank, len(values)
+        first = {"principal": 0, "middle": (count - rank) // 2, "last": count - rank}[self.options.singular]
+        chosen = slice(first, first + rank)
+        for name, tensor in {"up": left[:, chosen], "values": values[chosen], "down": right[chosen]}.items():
+            getattr(self, name).copy_(tensor)
+            getattr(self, f"{name}0").copy_(tensor)
+
+    def pairs(self, strength: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``up, down`` now and at the start, scale and strength included."""
+        scale = self.options.scale * strength
+        return ways.scaled(self.up * self.values, scale), self.down, ways.scaled(self.up0 * self.values0, scale), self.down0
+
+    def parts(self, strength: float) -> tuple[Tensor, ...]:
+        return self.pairs(strength) if self.mask is None or not self.training else (*self.pairs(strength), self.mask)
+
+    def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
+        chances = (self.options.dropout, self.options.rank_dropout) if self.training else (0.0, 0.0)
+        return ways.run_with_dropout(self.way, x, base, self.parts(strength), gain, chances)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        up, down, up0, down0 = self.pairs()
+        return torch.cat((up, -up0), 1), torch.cat((down, down0))
+
+    def delta(self, weight: Tensor) -> Tensor:
+        up, down, up0, down0 = self.pairs()
+        return (up @ down - up0 @ down0).view(self.site.weight_shape)
