@@ -24,6 +24,11 @@ class Options(BaseModel):
 
     module_dropout: float = Field(0.0, ge=0, lt=1, description="Chance that a layer's adapter is skipped for one training step.")
 
+    @property
+    def is_homogeneous(self) -> bool:
+        """Whether a factor can be made so much larger that the change is a given multiple of what it was."""
+        return True
+
 
 class RankOptions(Options):
     """Settings of the algorithms that have a rank and a scale ``s = alpha / rank``."""
@@ -72,7 +77,7 @@ class Adapter(nn.Module):
     """Whether weight decomposition may stand around it."""
     undecomposed: ClassVar[str] = "which is free as it is"
     """Why not, where it may not."""
-    holds_magnitudes: ClassVar[bool] = True
+    holds_magnitudes: bool = True
     """Whether programs that read it in a file read ``dora_scale`` beside it alike; else the file holds the dense change."""
     mergeable: ClassVar[bool] = True
     """Whether it is a change of weight and bias at all; what is not has no ``delta`` and no file that other programs read."""
@@ -82,7 +87,7 @@ class Adapter(nn.Module):
     """Where it stands among the layers that are chosen by group: a regular expression; empty for everywhere."""
     notice: ClassVar[str] = ""
     """What a user should know of the algorithm before training with it; empty for nothing."""
-    thick: ClassVar[tuple[str, str]] = ("a change of full rank", "train with another algorithm")
+    thick: tuple[str, str] = ("a change of full rank", "train with another algorithm")
     """Where ``factors`` gives none: what it then is, and how to train something that has them."""
 
     procedure: ClassVar[type[Procedure] | None] = None
@@ -187,6 +192,10 @@ class Adapter(nn.Module):
     def scaled_factors(self) -> list[nn.Parameter]:
         """The parameters whose product the change is linear in, one each."""
         return list(self.parameters())
+
+    def rescale(self, factor: float) -> None:
+        """Make the change ``factor`` times what it is; where ``options.is_homogeneous``."""
+        self.scaled_factors()[0].mul_(factor)
 
 
 class RankAdapter(Adapter):

@@ -20,6 +20,8 @@ from morelora.ways import Backward, Tensors, drop_ranks
 class Kronecker:
     """``small (p, q)``, ``left (m/p, r)`` and ``right (r, c/q)``; or without ``right`` the full block ``(m/p, c/q)``."""
 
+    is_dense = False
+
     def __init__(self, site: Site, p: int, q: int) -> None:
         self.site, self.p, self.q = site, p, q
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from morelora.adapter import Adapter
 from morelora.algorithms.adalora import AdaLoRA
+from morelora.algorithms.additive import Additive
 from morelora.algorithms.bitfit import BitFit
 from morelora.algorithms.boft import BOFT
 from morelora.algorithms.dylora import DyLoRA
 from morelora.algorithms.full import Full
+from morelora.algorithms.hadamard import Hadamard
 from morelora.algorithms.ia3 import IA3
 from morelora.algorithms.loha import LoHa
 from morelora.algorithms.lokr import LoKr
@@ -23,6 +25,8 @@ ALGORITHMS: dict[str, type[Adapter]] = {
     "lora": LoRA,
     "loha": LoHa,
     "lokr": LoKr,
+    "hadamard": Hadamard,
+    "additive": Additive,
     "full": Full,
     "bitfit": BitFit,
     "ssf": SSF,

@@ -77,4 +77,4 @@ def _copy(own: Adapter, theirs: Adapter) -> None:
     values = dict(theirs.named_parameters())
     for leaf, parameter in own.named_parameters():
         parameter.copy_(values[leaf])
-    own.scaled_factors()[0].mul_(theirs.plain.scale / own.plain.scale)
+    own.rescale(theirs.plain.scale / own.plain.scale)

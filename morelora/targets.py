@@ -107,9 +107,10 @@ class AdapterConfig(BaseModel):
 
     algorithm: str = Field(
         "lora",
-        description="The adapter's algorithm: lora (LoCon on convolutions), loha, lokr; full: the whole weight's difference; "
-        "bitfit: biases; ssf, ia3: scales; norm: norms; oft, boft: rotations; serial: small networks after layers; "
-        "adalora, sora: LoRA whose ranks go where they matter, or fade; dylora: of every rank at once; tlora: by noise.",
+        description="The adapter's algorithm: lora (LoCon on convolutions), loha, lokr; hadamard: a product of k low-rank "
+        "products; additive: a sum of repeated factors; full: the whole weight's difference; bitfit: biases; ssf, ia3: scales; "
+        "norm: norms; oft, boft: rotations; serial: small networks after layers; adalora, sora: LoRA whose ranks go where they "
+        "matter, or fade; dylora: of every rank at once; tlora: by noise.",
         json_schema_extra={"level": "basic"},
     )
     layers: Literal["attention", "transformer", "all"] = Field(
@@ -263,8 +264,6 @@ def _suits(name: str, layer: nn.Module, algorithm: str, named: bool) -> bool:
 
 def _target(name: str, site: Site, config: AdapterConfig, rule: Rule | None) -> Target:
     algorithm = rule.algorithm if rule and rule.algorithm else config.algorithm
-    if config.max_norm is not None and not ALGORITHMS[algorithm].limits_norm:
-        raise AdapterError(f"adapter.max_norm cannot limit {algorithm}, which is no sum of factors: remove it, or use 'lora'")
     options = config.options if algorithm == config.algorithm else ALGORITHMS[algorithm].Options()
     changes: dict[str, Any] = {}
     if site.is_spatial and algorithm == config.algorithm:
@@ -276,6 +275,9 @@ def _target(name: str, site: Site, config: AdapterConfig, rule: Rule | None) -> 
         except ValidationError as error:
             where = f"the rule with {rule.place}" if rule else "conv_rank or conv_alpha"
             raise AdapterError(f"adapter: {where} does not fit {algorithm}: {_fault(error, type(options))}") from error
+    if config.max_norm is not None and not (ALGORITHMS[algorithm].limits_norm and options.is_homogeneous):
+        why = "as it is set" if ALGORITHMS[algorithm].limits_norm else "which is no sum of factors"
+        raise AdapterError(f"adapter.max_norm cannot limit {algorithm}, {why}: remove it, or use 'lora'")
     return Target(name, algorithm, options, config.decompose_axis if config.weight_decompose else None, rule.lr if rule else None)
 
 

@@ -21,12 +21,15 @@ from torch.autograd.function import once_differentiable
 from morelora.site import Site
 
 Tensors = tuple[Tensor, ...]
+Grads = tuple[Tensor | None, ...]
 
 
 class Way(Protocol):
     """One shape of ``delta``, given by ``parts``: the factors in the dtype of ``x``, scale included."""
 
     site: Site
+    is_dense: bool
+    """Whether ``delta`` is made as a whole in either form, so that the sum costs no more than the frozen operation."""
 
     def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
         """``W + delta`` as a new tensor of the weight's shape."""
@@ -37,7 +40,7 @@ class Way(Protocol):
     def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> Tensors:
         """Add ``delta x`` to ``y`` in place; what is returned is kept for ``backward``."""
 
-    def backward(self, step: Backward) -> Tensors:
+    def backward(self, step: Backward) -> Grads:
         """The gradients of the parts; where ``step.grad_x`` is not None the branch's share is added to it."""
 
 
@@ -51,13 +54,16 @@ class Backward:
         self.grad_x: Tensor | None = None
 
 
-def prefers_sum(x: Tensor, site: Site) -> bool:
+def prefers_sum(x: Tensor, site: Site, is_dense: bool = False) -> bool:
     """Whether building ``W + delta`` (``4 m c`` numbers moved) is cheaper than the branch (``N (c + 2 m)``).
 
-    Never in half precision: there a small change would be rounded away against the weight. Convolutions take the branch.
+    Never in half precision: there a small change would be rounded away against the weight. Convolutions take the branch, but
+    where ``delta`` is made as a whole anyway.
     """
-    if site.is_conv or x.dtype not in (torch.float32, torch.float64):
+    if x.dtype not in (torch.float32, torch.float64):
         return False
+    if is_dense or site.is_conv:
+        return is_dense
     return x.numel() // site.n * (site.c + 2 * site.m) > 4 * site.m * site.c
 
 
@@ -143,9 +149,9 @@ class Fused(torch.autograd.Function):
         site = way.site
         kept: Tensors = ()
         bias = None if bias is None else bias.to(x.dtype)
-        if prefers_sum(x, site):
+        if prefers_sum(x, site, way.is_dense):
             changed = way.summed(weight.to(x.dtype), *parts)
-            y = site.apply(x, changed if gain is None else changed.mul_(gain), bias)
+            y = site.apply(x, changed if gain is None else changed.mul_(site.along_input(gain)), bias)
         else:
             inside = x if gain is None else x * site.along_input(gain)
             y = site.apply(inside, weight.to(x.dtype), bias)
@@ -189,8 +195,30 @@ def convolution_backward(
     )
 
 
+def prefers_dense(site: Site, rank: int) -> bool:
+    """Whether ``delta`` as a whole (``2 N m c`` for its gradient) is cheaper than factors of ``rank`` (``6 N R (m + c)``)."""
+    return 3 * rank * (site.m + site.c) > site.m * site.c
+
+
+def dense_backward(site: Site, step: Backward, change: Tensor) -> Tensor:
+    """The gradient of ``delta`` as ``(m, c)``; the share of ``change``, its value, is added to ``step.grad_x``."""
+    inside = step.x if step.gain is None else step.x * site.along_input(step.gain)
+    if site.is_conv:
+        wants_x = step.grad_x is not None
+        grad_x, grad, _ = convolution_backward(step.grad, inside, site.kernel_of(change), site, (wants_x, True))
+        if step.grad_x is not None:
+            step.grad_x.add_(grad_x)
+        return grad.flatten(1)
+    g = step.grad.reshape(-1, site.m)
+    if step.grad_x is not None:
+        step.grad_x.view(-1, site.n).addmm_(g, change)
+    return g.T @ inside.reshape(-1, site.n)
+
+
 class LowRank:
     """``delta = up @ down`` with ``up (m, R)`` and ``down (R, c)``."""
+
+    is_dense = False
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -214,7 +242,7 @@ class LowRank:
             y.view(-1, site.m).addmm_(hidden.view(-1, down.shape[0]), up.T)
         return (hidden,)
 
-    def backward(self, step: Backward) -> Tensors:
+    def backward(self, step: Backward) -> Grads:
         return self._backward_conv(step) if self.site.is_conv else self._backward_linear(step)
 
     def _backward_linear(self, step: Backward) -> Tensors:

@@ -123,8 +123,11 @@ class WeightDecomposed(Adapter):
     def zero_factors(self) -> list[nn.Parameter]:
         return self.inner.zero_factors()
 
-    def scaled_factors(self) -> list[nn.Parameter]:
-        return self.inner.scaled_factors()
+    def rescale(self, factor: float) -> None:
+        self.inner.rescale(factor)
+
+    def limit_norm(self, maximum: float) -> None:
+        self.inner.limit_norm(maximum)
 
     def tensors(self, alpha: float) -> Tensors:
         return self.inner.tensors(alpha) | {"dora_scale": self._shape(self.magnitude)}

@@ -1,4 +1,4 @@
-"""LoHa: the Hadamard product of two low-rank products.
+"""LoHa: the Hadamard product of two low-rank products, ``hadamard`` with ``k = 2`` in the field's own convention and file.
 
 Formula     ``W' = W + s * (w1_a @ w1_b) * (w2_a @ w2_b)``, ``w*_a (m, r)``, ``w*_b (r, c)``, ``s = alpha / r``.
 Tucker      ``w*_b`` becomes ``sum_b t[a, b, k] * core[b, i]`` for kernels larger than 1x1.
@@ -20,12 +20,13 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from morelora import ways
-from morelora.adapter import Factored, RankOptions, Tensors, alpha_of, need, need_any
-from morelora.factors import khatri_rao, tucker_down
+from morelora.adapter import RankOptions, Tensors, alpha_of, need, need_any
+from morelora.factors import tucker_down
+from morelora.products import ProductAdapter, Products
 from morelora.site import Site
 
 
-class LoHa(Factored):
+class LoHa(ProductAdapter):
     """``W + s * (w1_a w1_b) * (w2_a w2_b)``; see the module's docstring."""
 
     name = "loha"
@@ -45,7 +46,7 @@ class LoHa(Factored):
 
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)
-        self.way = Hadamard(site)
+        self.way = Products(site, 2)
         rank, tucker = options.rank, options.tucker and site.is_spatial
 
         def normal(*shape: int, std: float = 1.0) -> nn.Parameter:
@@ -65,9 +66,6 @@ class LoHa(Factored):
     def zero_factors(self) -> list[nn.Parameter]:
         return [self.w2_a]
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        return joined(*self.parts(1.0))
-
     def tensors(self, alpha: float) -> Tensors:
         parts = {"w1_a": self.w1_a * self.options.scale, "w1_b": self.w1_b, "w2_a": self.w2_a, "w2_b": self.w2_b}
         if self.t1 is not None:
@@ -86,37 +84,3 @@ class LoHa(Factored):
                 tensor = need(tensors, f"hada_{name}", left if is_left else tuple(parameter.shape))
                 parameter.copy_(tensor.T if tucker and is_left else tensor)
         return self
-
-
-def joined(left1: Tensor, left2: Tensor, right1: Tensor, right2: Tensor) -> tuple[Tensor, Tensor]:
-    """``up (m, r^2)`` and ``down (r^2, c)`` with ``up down = (left1 right1) * (left2 right2)``."""
-    return khatri_rao(left1.T, left2.T).T, khatri_rao(right1, right2)
-
-
-class Hadamard(ways.LowRank):
-    """Low rank with ``(left1, left2, right1, right2)`` for parts: the long factors are made, and made again for backward.
-
-    They have ``r / 2`` times as many numbers as the parameters: kept in every layer they would outweigh the inputs.
-    """
-
-    def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
-        return super().summed(weight, *joined(*parts))
-
-    def branch(self, x: Tensor, *parts: Tensor, rank_dropout: float = 0.0) -> Tensor:
-        return super().branch(x, *joined(*parts), rank_dropout=rank_dropout)
-
-    def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> ways.Tensors:
-        return super().add(y, x, *joined(*parts))
-
-    def backward(self, step: ways.Backward) -> ways.Tensors:
-        left1, left2, right1, right2 = step.parts
-        step.parts = joined(*step.parts)
-        grad_up, grad_down = super().backward(step)
-        lefts, rights = _split(grad_up.T, left1.T, left2.T), _split(grad_down, right1, right2)
-        return lefts[0].T, lefts[1].T, *rights
-
-
-def _split(grad: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of the two factors of a Khatri-Rao product."""
-    parts = grad.reshape(first.shape[0], second.shape[0], -1)
-    return (parts * second).sum(1), (parts * first[:, None]).sum(0)

@@ -1,10 +1,11 @@
-"""The grid that the contract is held over: layers x options x weight decomposition, and closed forms written out apart."""
+"""The grid that the contract is held over: layers x algorithms x options x weight decomposition, whatever the registry holds."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 
 from morelora.adapted import Adapted
 from morelora.adapter import Adapter
+from morelora.errors import AdapterError
+from morelora.inject import build
 from morelora.registry import ALGORITHMS
 from morelora.site import Site
-from morelora.weight_decompose import WeightDecomposed
+from morelora.targets import Target
+from morelora.weight_decompose import Axis
 
 
 def make_layers() -> dict[str, nn.Module]:
@@ -47,8 +51,8 @@ LAYERS = make_layers()
 """What has a matrix or a kernel."""
 EVERY = LAYERS | make_norms()
 
-OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
-    "lora": ({"rank": 3, "alpha": 1.5}, {"rank": 2, "alpha": 3.0, "rs": True}, {"rank": 3, "alpha": 1.0, "tucker": True}),
+EXTRA: dict[str, tuple[dict[str, Any], ...]] = {
+    "lora": ({"rank": 2, "alpha": 3.0, "rs": True}, {"rank": 3, "alpha": 1.0, "tucker": True}),
     "loha": ({"rank": 2, "alpha": 1.0}, {"rank": 3, "alpha": 2.0, "rs": True}, {"rank": 2, "alpha": 3.0, "tucker": True}),
     "lokr": (
         {"rank": 1, "alpha": 0.5, "factor": 2},
@@ -57,22 +61,25 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
         {"rank": 1, "alpha": 0.5, "factor": 8, "decompose_both": True},
         {"rank": 1, "alpha": 0.5, "factor": 8, "decompose_both": True, "full_matrix": True},
     ),
-    "full": ({"bias": False}, {}),
-    "bitfit": ({},),
-    "ssf": ({},),
-    "norm": ({},),
-    "ia3": ({}, {"on_input": False}),
-    "oft": ({"block_size": 2}, {"block_size": 4, "constraint": 0.1, "rescale": True}),
-    "boft": ({"block_size": 2}, {"block_size": 4, "constraint": 0.1, "rescale": True}),
-    "serial": (),
-    "adalora": ({"rank": 3, "alpha": 1.5}, {"rank": 2, "alpha": 3.0, "rs": True}),
-    "sora": ({"rank": 3, "alpha": 1.5}, {"rank": 2, "alpha": 3.0, "rs": True}),
-    "dylora": ({"rank": 3, "alpha": 1.5}, {"rank": 2, "alpha": 3.0, "rs": True, "mode": "frozen"}),
-    "tlora": ({"rank": 3, "alpha": 1.5}, {"rank": 2, "alpha": 3.0, "rs": True, "singular": "principal"}),
+    "hadamard": (
+        {"rank": 7, "alpha": 3.0, "rs": True},
+        {"rank": 4, "alpha": 1.0, "k": 2, "nonlinear": "tanh"},
+        {"rank": 3, "alpha": 9.0, "nonlinear": "sigmoid"},
+    ),
+    "full": ({"bias": False},),
+    "ia3": ({"on_input": False},),
+    "oft": ({"block_size": 4, "constraint": 0.1, "rescale": True},),
+    "boft": ({"block_size": 4, "constraint": 0.1, "rescale": True},),
+    "adalora": ({"rank": 2, "alpha": 3.0, "rs": True},),
+    "sora": ({"rank": 2, "alpha": 3.0, "rs": True},),
+    "dylora": ({"rank": 2, "alpha": 3.0, "rs": True, "mode": "frozen"},),
+    "tlora": ({"rank": 2, "alpha": 3.0, "rs": True, "singular": "principal"},),
 }
-"""Options by algorithm; a new algorithm without a line here fails the grid. What is no change of weights has tests of its own."""
+"""Options that are worth cases of their own, by algorithm. Every algorithm of the registry is there without them."""
+SMALL = {"rank": 3, "alpha": 1.5, "block_size": 2}
+"""Options of every algorithm that has them, so that it fits the small layers."""
 
-AXES = (None, "input", "output")
+AXES: tuple[Axis | None, ...] = (None, "input", "output")
 
 
 @dataclass(frozen=True)
@@ -82,37 +89,29 @@ class Case:
     layer: str
     algorithm: str
     options: tuple[tuple[str, Any], ...]
-    axis: str | None
+    axis: Axis | None
 
     def __str__(self) -> str:
         shown = " ".join(f"{key}={value}" for key, value in self.options)
         return f"{self.layer} | {self.algorithm} {shown} | {self.axis or 'plain'}"
 
-    @property
+    @cached_property
     def refusal(self) -> str:
-        """Why the layer cannot be adapted so; empty where it can."""
-        is_grouped = EVERY[self.layer].__dict__.get("groups", 1) != 1
-        mixes = self.algorithm in ("oft", "boft", "tlora") or (
-            self.algorithm == "ia3" and dict(self.options).get("on_input", True)
-        )
-        if is_grouped and mixes:
-            return "convolution with groups"
-        if self.axis and not ALGORITHMS[self.algorithm].decomposes:
-            return f"no meaning around {self.algorithm}"
-        return "convolution with groups" if is_grouped and self.axis == "input" else ""
+        """Why the layer cannot be adapted so, in the words of the package; empty where it can."""
+        try:
+            self.adapter(trained=False)
+        except AdapterError as error:
+            return str(error)
+        return ""
 
     def frozen(self) -> nn.Module:
         return copy.deepcopy(EVERY[self.layer]).requires_grad_(False)
 
     def adapter(self, trained: bool) -> Adapter:
         """A fresh adapter in float64; ``trained``: every tensor random instead."""
-        layer = EVERY[self.layer]
-        kind = ALGORITHMS[self.algorithm]
-        generator = torch.Generator().manual_seed(1)
-        adapter = kind(Site.of(layer), kind.Options(**dict(self.options)), generator)
-        if self.axis:
-            adapter = WeightDecomposed(adapter, layer.weight, self.axis)
-        adapter = adapter.double()
+        options = ALGORITHMS[self.algorithm].Options(**dict(self.options))
+        target = Target(f"unet.{self.layer}", self.algorithm, options, self.axis)
+        adapter = build(target, EVERY[self.layer], torch.Generator().manual_seed(1)).double()
         return randomise(adapter) if trained else adapter
 
     def adapted(self, trained: bool) -> Adapted:
@@ -120,15 +119,18 @@ class Case:
 
 
 def all_cases() -> Iterator[Case]:
+    """Of all algorithms that are a change of weights; the others have tests of their own."""
     for layer in EVERY:
         for algorithm, kind in ALGORITHMS.items():
-            for options in OPTIONS[algorithm] if kind.suits(Site.of(EVERY[layer])) else ():
-                for axis in AXES:
-                    yield Case(layer, algorithm, tuple(options.items()), axis)
+            if kind.mergeable and kind.suits(Site.of(EVERY[layer])):
+                usual = {name: value for name, value in SMALL.items() if name in kind.Options.model_fields}
+                for options in (usual, *EXTRA.get(algorithm, ())):
+                    yield from (Case(layer, algorithm, tuple(options.items()), axis) for axis in AXES)
 
 
-CASES = [case for case in all_cases() if not case.refusal]
-REFUSED = [case for case in all_cases() if case.refusal]
+EVERY_CASE = list(all_cases())
+CASES = [case for case in EVERY_CASE if not case.refusal]
+REFUSED = [case for case in EVERY_CASE if case.refusal]
 
 
 @torch.no_grad()
@@ -162,103 +164,7 @@ def operate(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None = N
 
 
 def expected_output(adapter: Adapter, base: nn.Module, x: Tensor, strength: float = 1.0) -> Tensor:
-    """What the adapted layer has to give, by the closed forms."""
-    weight = base.weight + strength * closed_delta(adapter, base.weight)
-    shift = closed_shift(adapter, base.bias)
-    return operate(base, x, weight, None if shift is None else base.bias + strength * shift)
-
-
-def closed_shift(adapter: Any, bias: Tensor | None) -> Tensor | None:
-    """``b' - b`` from the papers' formulas."""
-    if adapter.name == "ssf" and bias is not None:
-        return (1 + adapter.scale_diff) * bias + adapter.shift - bias
-    leaf = {"full": "diff_b", "bitfit": "shift", "norm": "b_norm"}.get(adapter.name)
-    return None if leaf is None else getattr(adapter, leaf)
-
-
-def closed_delta(adapter: Adapter, weight: Tensor) -> Tensor:
-    """``W' - W`` written out from the papers' formulas, with none of the package's algebra."""
-    if isinstance(adapter, WeightDecomposed):
-        changed = weight + closed_delta(adapter.inner, weight)
-        axes = [a for a in range(weight.dim()) if a != (1 if adapter.axis == "input" else 0)]
-        norm = changed.detach().square().sum(axes, keepdim=True).sqrt()
-        return adapter.magnitude.reshape(norm.shape) * changed / norm - weight
-    options, site = adapter.options, adapter.site
-    if adapter.name in CHANGED:
-        return CHANGED[adapter.name](adapter, weight) - weight
-    alpha = options.rank if options.alpha is None else options.alpha
-    scale = alpha / (options.rank**0.5 if options.rs else options.rank)
-    return CLOSED[adapter.name](adapter, scale).reshape(site.weight_shape)
-
-
-def _product(up: Tensor, down: Tensor, core: Tensor | None) -> Tensor:
-    if core is None:
-        return torch.einsum("mr,rc->mc", up, down)
-    return torch.einsum("ma,abkl,bn->mnkl", up, core, down)
-
-
-def _lokr(adapter: Any, scale: float) -> Tensor:
-    small = adapter.w1 if adapter.w1 is not None else adapter.w1_a @ adapter.w1_b
-    block = adapter.w2 if adapter.w2 is not None else adapter.w2_a @ adapter.w2_b
-    both_full = adapter.w1 is not None and adapter.w2 is not None
-    return (1.0 if both_full else scale) * torch.einsum("ij,kl->ikjl", small, block)
-
-
-CLOSED = {
-    "lora": lambda a, s: s * _product(a.up, a.down, a.mid),
-    "loha": lambda a, s: s * _product(a.w1_a, a.w1_b, a.t1) * _product(a.w2_a, a.w2_b, a.t2),
-    "lokr": _lokr,
-    "adalora": lambda a, s: s * a.up @ torch.diag(a.gate) @ a.down,
-    "sora": lambda a, s: s * a.up @ torch.diag(a.gate) @ a.down,
-    "dylora": lambda a, s: s * a.up @ a.down,
-    "tlora": lambda a, s: s * (a.up @ torch.diag(a.values) @ a.down - a.up0 @ torch.diag(a.values0) @ a.down0),
-}
-
-
-def _rows(vector: Tensor, weight: Tensor) -> Tensor:
-    return vector.reshape(-1, *(1 for _ in weight.shape[1:]))
-
-
-def _ia3(adapter: Any, weight: Tensor) -> Tensor:
-    return torch.einsum("j,ij...->ij..." if adapter.options.on_input else "i,ij...->ij...", 1 + adapter.scale_diff, weight)
-
-
-def _rotations(adapter: Any) -> Tensor:
-    """``(I + Q)(I - Q)^-1`` of every block."""
-    skew, limit = adapter.oft_blocks - adapter.oft_blocks.transpose(-1, -2), adapter.options.constraint
-    if limit is not None and skew.norm() > limit * adapter.site.m:
-        skew = skew * limit * adapter.site.m / skew.norm()
-    one = torch.eye(skew.shape[-1], dtype=skew.dtype)
-    return (one + skew) @ torch.linalg.inv(one - skew)
-
-
-def _scaled(adapter: Any, turned: Tensor) -> Tensor:
-    return turned if adapter.rescale_diff is None else _rows(1 + adapter.rescale_diff, turned) * turned
-
-
-def _oft(adapter: Any, weight: Tensor) -> Tensor:
-    whole = torch.block_diag(*_rotations(adapter))
-    return _scaled(adapter, torch.einsum("nm,n...->m...", whole, weight))
-
-
-def _boft(adapter: Any, weight: Tensor) -> Tensor:
-    """Stage by stage with whole matrices: rows ``2^i b / 2`` apart are brought side by side, rotated, and put back."""
-    for stage, blocks in enumerate(_rotations(adapter)):
-        stride = 2**stage * blocks.shape[-1] // 2
-        pairs = [(start + k, start + k + stride) for start in range(0, len(weight), 2 * stride) for k in range(stride)]
-        order = [row for pair in pairs for row in pair]
-        place = torch.eye(len(weight), dtype=weight.dtype)[order]
-        weight = torch.einsum("mn,n...->m...", place.T @ torch.block_diag(*blocks) @ place, weight)
-    return _scaled(adapter, weight)
-
-
-CHANGED = {
-    "full": lambda a, w: w + a.diff.reshape(w.shape),
-    "bitfit": lambda a, w: 1.0 * w,
-    "norm": lambda a, w: w + a.w_norm,
-    "ssf": lambda a, w: _rows(1 + a.scale_diff, w) * w,
-    "ia3": _ia3,
-    "oft": _oft,
-    "boft": _boft,
-}
-"""``W'`` of the algorithms that have no rank."""
+    """What the adapted layer has to give, by the definition of its change."""
+    shift = adapter.bias_delta(base.bias)
+    bias = None if shift is None else base.bias + strength * shift
+    return operate(base, x, base.weight + strength * adapter.delta(base.weight), bias)

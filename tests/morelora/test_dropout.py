@@ -15,7 +15,8 @@ from morelora.errors import AdapterError
 from morelora.registry import ALGORITHMS
 from morelora.site import Site
 from morelora.weight_decompose import WeightDecomposed
-from tests.morelora.grid import EVERY, LAYERS, closed_delta, example, operate, randomise
+from tests.morelora.closed import closed_delta
+from tests.morelora.grid import EVERY, LAYERS, example, operate, randomise
 
 LAYER_NAMES = ["wide linear", "conv 3x3 stride 2"]
 CHANCE = 0.4
@@ -26,7 +27,8 @@ RANKED = [name for name, kind in ALGORITHMS.items() if issubclass(kind.Options, 
 def adapted(name: str, algorithm: str, axis: str | None = None, **options: float) -> Adapted:
     layer = copy.deepcopy(EVERY[name])
     kind = ALGORITHMS[algorithm]
-    own = {"lokr": {"rank": 1, "factor": 2}}.get(algorithm, {"rank": 2} if "rank" in kind.Options.model_fields else {})
+    special = {"lokr": {"rank": 1, "factor": 2}, "hadamard": {"rank": 4, "k": 2}}
+    own = special.get(algorithm, {"rank": 2} if "rank" in kind.Options.model_fields else {})
     adapter = kind(Site.of(layer), kind.Options(**own, **options)).double()
     randomise(adapter)
     return Adapted(layer, WeightDecomposed(adapter, layer.weight, axis).double() if axis else adapter).train()
@@ -161,7 +163,7 @@ def test_refused_where_it_means_nothing() -> None:
     for algorithm in RANKED:
         kind = ALGORITHMS[algorithm]
         for options in ({"dropout": 0.1}, {"rank_dropout": 0.1}):
-            more = {"factor": 2} if algorithm == "lokr" else {}
+            more = {"lokr": {"factor": 2}, "hadamard": {"k": 1}}.get(algorithm, {})
             with pytest.raises(AdapterError, match="not defined for a convolution with groups"):
                 kind(grouped, kind.Options(rank=1, **more, **options))
 

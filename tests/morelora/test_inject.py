@@ -16,7 +16,8 @@ from morelora.errors import AdapterError
 from morelora.inject import AdapterSet, attach, build, inject
 from morelora.registry import ALGORITHMS
 from morelora.targets import AdapterConfig, Target, resolve
-from tests.morelora.grid import closed_delta, randomise
+from tests.morelora.closed import closed_delta
+from tests.morelora.grid import randomise
 from tests.morelora.model import TinyUNet, latents
 
 NAME = "unet.block.transformer_blocks.0.attn1.to_out.0"
@@ -138,7 +139,7 @@ def test_a_half_precision_base_comes_back_bit_for_bit() -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_state_round_trip_and_deepcopy(models: dict[str, nn.Module], algorithm: str) -> None:
-    adapters, x = trained(models, **fitting(algorithm, rank=1, weight_decompose=True)), latents().double()
+    adapters, x = trained(models, **fitting(algorithm, rank=3, weight_decompose=True)), latents().double()
     expected = models["unet"](x)
     state = {name: tensor.clone() for name, tensor in adapters.state().items()}
     frozen = {f"{name}.{leaf}" for name, adapter in adapters for leaf, _ in adapter.named_buffers()}
@@ -203,7 +204,7 @@ def gradients(model: nn.Module, adapters: AdapterSet, x: Tensor, checkpointed: b
 @pytest.mark.parametrize("decompose", [False, True])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_gradient_checkpointing_gives_the_same_gradients(models: dict[str, nn.Module], algorithm: str, decompose: bool) -> None:
-    settings = fitting(algorithm, rank=1, weight_decompose=decompose, dropout=0.3)
+    settings = fitting(algorithm, rank=3, weight_decompose=decompose, dropout=0.3)
     adapters, x = trained(models, **settings), latents().double()
     models["unet"].train()
     results = []
@@ -221,7 +222,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(models: dict[str, nn.Mo
 def test_autocast_to_bfloat16(algorithm: str, decompose: bool, base_dtype: torch.dtype) -> None:
     """bf16 results of the right dtype near the fp32 ones; factors and their gradients stay fp32."""
     models: dict[str, nn.Module] = {"unet": TinyUNet()}
-    adapters = trained(models, **fitting(algorithm, rank=2, weight_decompose=decompose))
+    adapters = trained(models, **fitting(algorithm, rank=3, weight_decompose=decompose))
     with torch.no_grad():
         for parameter in adapters.parameters():
             if parameter.dim() > 1:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from morelora import ways
 from morelora.adapted import Adapted
 from morelora.site import Site
-from tests.morelora.grid import CASES, LAYERS, Case, closed_delta, example, operate
+from tests.morelora.closed import closed_delta
+from tests.morelora.grid import CASES, LAYERS, Case, example, operate
 
 PLAIN_LAYERS = [name for name in LAYERS if name != "grouped conv"]
 
@@ -35,7 +36,7 @@ def small_example(layer: nn.Module) -> Tensor:
 @pytest.fixture(params=["sum", "branch"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both forms of forward, whatever the shapes would choose; convolutions have the branch only."""
-    monkeypatch.setattr(ways, "prefers_sum", lambda x, site: request.param == "sum" and not site.is_conv)
+    monkeypatch.setattr(ways, "prefers_sum", lambda x, site, is_dense=False: request.param == "sum" and not site.is_conv)
     return request.param
 
 

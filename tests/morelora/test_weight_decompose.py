@@ -12,7 +12,8 @@ from morelora.errors import AdapterError
 from morelora.factors import added_squares
 from morelora.site import Site
 from morelora.weight_decompose import WeightDecomposed
-from tests.morelora.grid import closed_delta, example, randomise
+from tests.morelora.closed import closed_delta
+from tests.morelora.grid import example, randomise
 
 
 def decomposed(layer: nn.Module, axis: str, seed: int = 2) -> WeightDecomposed:
