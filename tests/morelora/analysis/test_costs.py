@@ -6,7 +6,7 @@ from torch import nn
 from morelora import ALGORITHMS
 from morelora.analysis.costs import cost_table, described, linear_place
 
-WIDTH, TOKENS, RANK = 32, 64, 2
+WIDTH, TOKENS, RANK = 32, 64, 4
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_full_and_serial(rows):
 
 def test_the_layer_is_left_as_it_was():
     place = linear_place(8, 4)
-    cost_table(place, 1)
+    cost_table(place, RANK)
     assert type(place.layer) is nn.Linear and not place.layer._forward_hooks
 
 
