@@ -21,7 +21,8 @@ from torch import Tensor
 
 import morelora
 from bench.judge import Judge
-from bench.style import QUICK, ROOT, config_for, held_out, measure, sample
+from bench.style.held import QUICK, ROOT, held_out, measure, sample
+from bench.style.trial import config_for
 from trainer.config import Config, ModelConfig
 from trainer.models import Bundle, load
 from trainer.train import train

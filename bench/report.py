@@ -1,8 +1,8 @@
 """Figures of ``docs/benchmarks.md`` that a command writes: each part stands between two comment lines with its name.
 
-    <!-- bench.speed sd15 -->
-    ... what the command wrote ...
-    <!-- end of bench.speed sd15 -->
+<!-- bench.speed sd15 -->
+... what the command wrote ...
+<!-- end of bench.speed sd15 -->
 """
 
 from __future__ import annotations
@@ -21,5 +21,7 @@ def write_part(name: str, text: str, file: Path = BENCHMARKS) -> None:
     before, found, rest = old.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed or old.count(begin) != 1 or old.count(end) != 1:
-        raise ValueError(f"{file} needs the lines {begin!r} and {end!r} once each, in this order: add them where the part belongs")
+        raise ValueError(
+            f"{file} needs the lines {begin!r} and {end!r} once each, in this order: add them where the part belongs"
+        )
     write_text(file, f"{before}{begin}{text.rstrip()}\n{end}{after}")

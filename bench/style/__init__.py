@@ -1,0 +1,1 @@
+"""The style benchmark; see ``__main__``."""
