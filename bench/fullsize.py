@@ -28,6 +28,7 @@ import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from bench.report import write_part  # noqa: E402
 from bench.speed import RESULTS, machine  # noqa: E402
 from morelora.formats.original import LAYOUTS, Place  # noqa: E402
 from trainer import settings  # noqa: E402
@@ -174,6 +175,8 @@ def main(argv: list[str] | None = None) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(table(report))
+    if args.output is None:
+        write_part(f"bench.fullsize {args.family}", table(report))
     return 0
 
 
