@@ -21,6 +21,7 @@ class Kronecker:
     """``small (p, q)``, ``left (m/p, r)`` and ``right (r, c/q)``; or without ``right`` the full block ``(m/p, c/q)``."""
 
     is_dense = False
+    keeps_input = True
 
     def __init__(self, site: Site, p: int, q: int) -> None:
         self.site, self.p, self.q = site, p, q

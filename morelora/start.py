@@ -68,8 +68,9 @@ def _differences(name: str, own: Adapter, theirs: Mapping[str, Adapter | str]) -
 
 
 def _kind(adapter: Adapter) -> str:
+    frozen = " with frozen factors of its own" if any(True for _ in adapter.buffers()) else ""
     axis = f" with weight decomposition ({adapter.axis})" if isinstance(adapter, WeightDecomposed) else ""
-    return f"{adapter.name}{axis}"
+    return f"{adapter.name}{frozen}{axis}"
 
 
 @torch.no_grad()

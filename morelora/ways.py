@@ -30,6 +30,8 @@ class Way(Protocol):
     site: Site
     is_dense: bool
     """Whether ``delta`` is made as a whole in either form, so that the sum costs no more than the frozen operation."""
+    keeps_input: bool
+    """Whether ``backward`` reads ``x``; if not, the branch is taken, and ``x`` is not kept for it."""
 
     def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
         """``W + delta`` as a new tensor of the weight's shape."""
@@ -149,7 +151,8 @@ class Fused(torch.autograd.Function):
         site = way.site
         kept: Tensors = ()
         bias = None if bias is None else bias.to(x.dtype)
-        if prefers_sum(x, site, way.is_dense):
+        keeps_input = way.keeps_input or gain is not None
+        if keeps_input and prefers_sum(x, site, way.is_dense):
             changed = way.summed(weight.to(x.dtype), *parts)
             y = site.apply(x, changed if gain is None else changed.mul_(site.along_input(gain)), bias)
         else:
@@ -157,7 +160,7 @@ class Fused(torch.autograd.Function):
             y = site.apply(inside, weight.to(x.dtype), bias)
             kept = way.add(y, inside, *parts)
         ctx.way, ctx.count = way, len(parts)
-        ctx.save_for_backward(x, weight, gain, *parts, *kept)
+        ctx.save_for_backward(x if keeps_input else _shape_of(x), weight, gain, *parts, *kept)
         return y
 
     @staticmethod
@@ -177,6 +180,11 @@ class Fused(torch.autograd.Function):
                 grad_gain = product.sum((0, 2, 3)) if site.is_conv else product.reshape(-1, site.n).sum(0)
             grad_x = grad_x.mul_(site.along_input(gain))
         return None, grad_x if needs_x else None, None, None, grad_gain, *grads
+
+
+def _shape_of(x: Tensor) -> Tensor:
+    """A tensor of one number that has the shape of ``x``."""
+    return x.new_zeros(()).expand(x.shape)
 
 
 def _through(site: Site, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -220,8 +228,9 @@ class LowRank:
 
     is_dense = False
 
-    def __init__(self, site: Site) -> None:
-        self.site = site
+    def __init__(self, site: Site, keeps_input: bool = True) -> None:
+        """``keeps_input`` is False where ``down`` does not train: then the hidden numbers are all that backward needs."""
+        self.site, self.keeps_input = site, keeps_input
 
     def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
         return torch.addmm(weight, *parts)
@@ -245,27 +254,30 @@ class LowRank:
     def backward(self, step: Backward) -> Grads:
         return self._backward_conv(step) if self.site.is_conv else self._backward_linear(step)
 
-    def _backward_linear(self, step: Backward) -> Tensors:
+    def _backward_linear(self, step: Backward) -> Grads:
         (up, down), gain, site = step.parts, step.gain, self.site
         g, x = step.grad.reshape(-1, site.m), step.x.reshape(-1, site.n)
         hidden = step.kept[0].view(-1, down.shape[0]) if step.kept else x @ (down if gain is None else down * gain).T
         g_up = g @ up
         if step.grad_x is not None:
             step.grad_x.view(-1, site.n).addmm_(g_up, down)
-        grad_down = g_up.T @ x
         # (hidden^T g)^T is two to three times as fast as g^T hidden on a CPU.
-        return (hidden.T @ g).T, grad_down if gain is None else grad_down.mul_(gain)
+        grad_up = (hidden.T @ g).T
+        if not self.keeps_input:
+            return grad_up, None
+        grad_down = g_up.T @ x
+        return grad_up, grad_down if gain is None else grad_down.mul_(gain)
 
-    def _backward_conv(self, step: Backward) -> Tensors:
+    def _backward_conv(self, step: Backward) -> Grads:
         (up, down), site = step.parts, self.site
         kernel, one = site.kernel_of(down), Site(site.m, up.shape[1], (1, 1))
         inside = step.x if step.gain is None else step.x * site.along_input(step.gain)
         g_up, grad_up, _ = convolution_backward(step.grad, step.kept[0], up[:, :, None, None], one, (True, True))
-        wants_x = step.grad_x is not None
-        grad_x, grad_down, _ = convolution_backward(g_up, inside, kernel, site, (wants_x, True))
+        wants = step.grad_x is not None, self.keeps_input
+        grad_x, grad_down, _ = convolution_backward(g_up, inside, kernel, site, wants) if any(wants) else (None, None, None)
         if step.grad_x is not None:
             step.grad_x.add_(grad_x)
-        return grad_up.flatten(1), grad_down.flatten(1)
+        return grad_up.flatten(1), grad_down.flatten(1) if self.keeps_input else None
 
 
 def drop_ranks(hidden: Tensor, chance: float, axis: int) -> Tensor:

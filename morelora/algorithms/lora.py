@@ -3,11 +3,14 @@
 Formula     ``W' = W + s * up @ down``, ``up (m, r)``, ``down (r, c)``, ``s = alpha / r`` (rsLoRA: ``alpha / sqrt(r)``).
 Tucker      ``down[a, (i, k)] = sum_b mid[a, b, k] * core[b, i]`` for kernels larger than 1x1; still exactly rank ``r``.
 Start       ``down`` (and ``mid``, ``core``) uniform with variance ``1 / (3 fan_in)``, ``up = 0``: the unchanged model.
-Parameters  ``r (m + c)``; Tucker: ``r (m + n) + r^2 k^2``.
-Cost        ``2 N r (m + c)`` more in the forward pass.
+Frozen      with ``freeze_down`` (LoRA-FA) they stay so and ``up`` alone trains: the change keeps to the rows of a random
+            projection. They come from the run's seed again, and no checkpoint holds them.
+Parameters  ``r (m + c)``; Tucker: ``r (m + n) + r^2 k^2``; LoRA-FA: ``r m``.
+Cost        ``2 N r (m + c)`` more in the forward pass; LoRA-FA keeps ``N r`` numbers for backward instead of the input's ``N n``.
 Export      ``lora_up.weight (m, r[, 1, 1])``, ``lora_down.weight (r, n[, kh, kw])``, ``alpha``; Tucker adds
             ``lora_mid.weight (r, r, kh, kw)``. Exact in every client (Tucker: not in diffusers, which gets the folded form).
-Sources     LoRA arXiv 2106.09685; LoCon and Tucker: LyCORIS arXiv 2309.14859; rsLoRA arXiv 2312.03732.
+Sources     LoRA arXiv 2106.09685; LoCon and Tucker: LyCORIS arXiv 2309.14859; rsLoRA arXiv 2312.03732; LoRA-FA
+            arXiv 2308.03303.
 """
 
 from __future__ import annotations
@@ -34,21 +37,34 @@ class LoRA(Factored):
         """Settings of LoRA and LoCon."""
 
         tucker: bool = Field(False, description="Tucker factors for kernels larger than 1x1: fewer parameters at the same rank.")
+        freeze_down: bool = Field(
+            False,
+            description="LoRA-FA: the down factor keeps its random start and only the up factor trains: half the parameters, and "
+            "no layer keeps its input for the backward pass.",
+        )
 
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)
         rank, tucker = options.rank, options.tucker and site.is_spatial
         check_rank(site, rank)
+        self.way = ways.LowRank(site, keeps_input=not options.freeze_down)
         self.up = nn.Parameter(torch.zeros(site.m, rank))
-        self.down = nn.Parameter(uniform((rank, site.n if tucker else site.c), site.n if tucker else site.c, generator))
-        self.mid = nn.Parameter(uniform((rank, rank, *site.kernel), rank * site.taps, generator)) if tucker else None
+        self._hold("down", uniform((rank, site.n if tucker else site.c), site.n if tucker else site.c, generator))
+        self._hold("mid", uniform((rank, rank, *site.kernel), rank * site.taps, generator) if tucker else None)
+
+    def _hold(self, name: str, start: Tensor | None) -> None:
+        """A part of the down factor, as what it is: trained, or drawn again from the seed wherever it is needed."""
+        if self.options.freeze_down:
+            self.register_buffer(name, start, persistent=False)
+        else:
+            self.register_parameter(name, None if start is None else nn.Parameter(start))
 
     def remark(self) -> str:
         too_much = self.options.rank > min(self.site.m, self.site.c)
         return "the rank is above the layer's full rank, which costs memory and gains nothing" if too_much else ""
 
     def zero_factors(self) -> list[nn.Parameter]:
-        return [self.up]
+        return [] if self.options.freeze_down else [self.up]
 
     def factors(self) -> tuple[Tensor, Tensor]:
         down = self.down if self.mid is None else tucker_down(self.mid, self.down)

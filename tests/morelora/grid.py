@@ -52,7 +52,12 @@ LAYERS = make_layers()
 EVERY = LAYERS | make_norms()
 
 EXTRA: dict[str, tuple[dict[str, Any], ...]] = {
-    "lora": ({"rank": 2, "alpha": 3.0, "rs": True}, {"rank": 3, "alpha": 1.0, "tucker": True}),
+    "lora": (
+        {"rank": 2, "alpha": 3.0, "rs": True},
+        {"rank": 3, "alpha": 1.0, "tucker": True},
+        {"rank": 3, "alpha": 1.5, "freeze_down": True},
+        {"rank": 2, "tucker": True, "freeze_down": True},
+    ),
     "loha": ({"rank": 2, "alpha": 1.0}, {"rank": 3, "alpha": 2.0, "rs": True}, {"rank": 2, "alpha": 3.0, "tucker": True}),
     "lokr": (
         {"rank": 1, "alpha": 0.5, "factor": 2},

@@ -72,6 +72,8 @@ def expected_count(case: Case, adapter: Adapter) -> int:
     r = options["rank"]
     tucker = options.get("tucker", False) and taps > 1
     if case.algorithm == "lora":
+        if options["freeze_down"]:
+            return extra + r * m
         return extra + (r * (m + n) + r * r * taps if tucker else r * (m + c))
     if case.algorithm in ("adalora", "sora", "tlora"):
         return extra + r * (m + c + 1)

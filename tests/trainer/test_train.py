@@ -120,6 +120,21 @@ def test_a_procedure_goes_on_as_if_it_had_never_stopped(inputs, tmp_path, algori
     assert losses[0] == losses[1] and len(losses[0]) == 6
 
 
+FROZEN = {"lora-fa": {"adapter__freeze_down": True}}
+"""What holds numbers that do not train."""
+
+
+@pytest.mark.parametrize("options", FROZEN.values(), ids=FROZEN)
+def test_a_run_with_frozen_factors_resumes_with_the_same_bits(inputs, tmp_path, options):
+    changes = FULL | {"adapter__weight_decompose": True} | options
+    whole = run(inputs, tmp_path / "whole", **changes)
+    cut = tmp_path / "cut" / "tiny"
+    with pytest.raises(StoppedError):
+        run(inputs, tmp_path / "cut", stop_after(3, cut), **changes)
+    resume(cut, listener=lambda event: None)
+    assert digest(cut) == digest(whole)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "schedule_free"])
 def test_previews_and_checkpoints_do_not_change_training(inputs, tmp_path, optimizer):
     changes = {"adapter__dropout": 0.2, "optimizer__name": optimizer, "optimizer__schedule": "constant"}
