@@ -30,7 +30,13 @@ class Options(BaseModel):
         return True
 
 
-class RankOptions(Options):
+class BranchOptions(Options):
+    """Settings of the algorithms that are applied beside the frozen layer."""
+
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the adapter's branch, in training.")
+
+
+class RankOptions(BranchOptions):
     """Settings of the algorithms that have a rank and a scale ``s = alpha / rank``."""
 
     rank: int = Field(
@@ -47,7 +53,6 @@ class RankOptions(Options):
         json_schema_extra={"level": "basic"},
     )
     rs: bool = Field(False, description="Rank-stabilised scale (rsLoRA): alpha / sqrt(rank) instead of alpha / rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the adapter's branch, in training.")
     rank_dropout: float = Field(
         0.0, ge=0, lt=1, description="Chance that one rank is dropped for one picture, in training; others are scaled up."
     )
@@ -194,14 +199,14 @@ class Adapter(nn.Module):
         return list(self.parameters())
 
     def rescale(self, factor: float) -> None:
-        """Make the change ``factor`` times what it is; where ``options.is_homogeneous``."""
+        """Make what ``scale`` multiplies ``factor`` times as large; where ``options.is_homogeneous``."""
         self.scaled_factors()[0].mul_(factor)
 
 
 class RankAdapter(Adapter):
     """An adapter that is applied by a way; a subclass sets ``way`` and defines ``parts``."""
 
-    options: RankOptions
+    options: BranchOptions
     way: ways.Way
 
     def parts(self, strength: float) -> tuple[Tensor, ...]:
@@ -209,7 +214,7 @@ class RankAdapter(Adapter):
         raise NotImplementedError
 
     def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
-        chances = self.options.dropout, self.options.rank_dropout
+        chances = self.options.dropout, getattr(self.options, "rank_dropout", 0.0)
         if self.training and any(chances):
             return ways.run_with_dropout(self.way, x, base, self.parts(strength), gain, chances)
         return ways.run(self.way, x, base, self.parts(strength), gain)
@@ -218,7 +223,7 @@ class RankAdapter(Adapter):
 class Factored(RankAdapter):
     """An adapter whose change is exactly ``up @ down``; a subclass defines ``factors``."""
 
-    def __init__(self, site: Site, options: RankOptions) -> None:
+    def __init__(self, site: Site, options: BranchOptions) -> None:
         super().__init__(site, options)
         self.way = ways.LowRank(site)
 

@@ -11,6 +11,8 @@ from morelora.algorithms.dylora import DyLoRA
 from morelora.algorithms.full import Full
 from morelora.algorithms.hadamard import Hadamard
 from morelora.algorithms.ia3 import IA3
+from morelora.algorithms.krona import KronA
+from morelora.algorithms.krona_res import KronARes
 from morelora.algorithms.loha import LoHa
 from morelora.algorithms.lokr import LoKr
 from morelora.algorithms.lora import LoRA
@@ -27,6 +29,8 @@ ALGORITHMS: dict[str, type[Adapter]] = {
     "lokr": LoKr,
     "hadamard": Hadamard,
     "additive": Additive,
+    "krona": KronA,
+    "krona_res": KronARes,
     "full": Full,
     "bitfit": BitFit,
     "ssf": SSF,

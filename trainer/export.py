@@ -160,6 +160,8 @@ def _narrow(adapters: AdapterSet, encoded: Encoded) -> Iterator[str]:
         yield "InvokeAI refuses a file of biases alone; ComfyUI loads it with one warning a layer and loses nothing"
     if "ssf" in names or any(adapter.name == "ia3" and not adapter.options.on_input for _, adapter in adapters):
         yield "scales of outputs are written as dense differences, as large as the weights"
+    if "krona_res" in names:
+        yield "krona_res is written as dense differences, as large as the weights: it is no LoKr"
     norms = [name for name, layer in adapters.layers.items() if isinstance(layer.site, NormSite)]
     if any(name.partition(".")[0] in TEXT_ENCODERS for name in norms):
         yield "ComfyUI and Forge do not read norms of text encoders: leave no rule that names them"

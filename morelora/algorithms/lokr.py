@@ -19,26 +19,23 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from morelora import ways
-from morelora.adapter import RankAdapter, RankOptions, Tensors, alpha_of, need_any
+from morelora.adapter import RankOptions, Tensors, alpha_of, need_any
+from morelora.as_lokr import KroneckerAdapter, SplitOptions, split_of
 from morelora.errors import AdapterError
-from morelora.factors import divisors_near, kron, tucker_down, uniform
-from morelora.kronecker import Kronecker
+from morelora.factors import kron, tucker_down, uniform
 from morelora.site import Site
 
 
-class LoKr(RankAdapter):
+class LoKr(KroneckerAdapter):
     """``W + s * kron(w1, w2)``; see the module's docstring."""
 
     name = "lokr"
     leaves = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w2", "lokr_w2_a"})
     thick = ("a full-matrix LoKr", "train with full_matrix off and a rank below half of the block's sides")
 
-    class Options(RankOptions):
+    class Options(SplitOptions, RankOptions):
         """Settings of LoKr."""
 
-        factor: int = Field(
-            8, ge=-1, description="Size of the small matrix: the divisor nearest to it; -1 means near the square root."
-        )
         full_matrix: bool = Field(
             False, description="Train the large block whole instead of as a low-rank product; alpha then has no effect."
         )
@@ -49,9 +46,7 @@ class LoKr(RankAdapter):
     def __init__(
         self, site: Site, options: Options, generator: Generator | None = None, split: tuple[int, int] | None = None
     ) -> None:
-        super().__init__(site, options)
-        self.p, self.q = split or (divisors_near(site.m, options.factor)[0], divisors_near(site.n, options.factor)[0])
-        self.way = Kronecker(site, self.p, self.q)
+        super().__init__(site, options, split or split_of(site, options.factor))
         rank, rows, columns = options.rank, site.m // self.p, site.c // self.q
         low_rank = not options.full_matrix and rank < max(rows, site.n // self.q) / 2
         both = options.decompose_both and rank < max(self.p, self.q) / 2
@@ -79,19 +74,11 @@ class LoKr(RankAdapter):
 
     @property
     def small(self) -> Tensor:
-        """``s * w1``, ``(p, q)``."""
         return ways.scaled(self.w1 if self.w1 is not None else self.w1_a @ self.w1_b, self.scale)
 
     @property
     def block(self) -> Tensor:
-        """``w2``, ``(m/p, c/q)``."""
         return self.w2 if self.w2 is not None else self.w2_a @ self.w2_b
-
-    def delta(self, weight: Tensor) -> Tensor:
-        return kron(self.small, self.block).view(self.site.weight_shape)
-
-    def norm(self) -> Tensor:
-        return self.small.norm() * self.block.norm()
 
     def zero_factors(self) -> list[nn.Parameter]:
         return [self.w2 if self.w2_b is None else self.w2_b]
@@ -113,7 +100,7 @@ class LoKr(RankAdapter):
         first = "lokr_w1" if self.w1 is not None else "lokr_w1_a"
         out[first] = out[first] * self.scale
         if self.w2 is not None:
-            out["lokr_w2"] = self.w2.view(-1, self.site.n // self.q, *(self.site.kernel or ()))
+            out["lokr_w2"] = self.whole_block()
         return out | {"alpha": torch.tensor(float(self.options.rank))}
 
     @classmethod

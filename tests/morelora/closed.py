@@ -29,6 +29,8 @@ def closed_delta(adapter: Adapter, weight: Tensor) -> Tensor:
     options, site = adapter.options, adapter.site
     if adapter.name in CHANGED:
         return CHANGED[adapter.name](adapter, weight) - weight
+    if adapter.name in UNRANKED:
+        return UNRANKED[adapter.name](adapter).reshape(site.weight_shape)
     alpha = options.rank if options.alpha is None else options.alpha
     scale = alpha / (options.rank**0.5 if options.rs else options.rank)
     return CLOSED[adapter.name](adapter, scale).reshape(site.weight_shape)
@@ -47,6 +49,10 @@ def _lokr(adapter: Any, scale: float) -> Tensor:
     return (1.0 if both_full else scale) * torch.einsum("ij,kl->ikjl", small, block)
 
 
+def _krona(adapter: Any) -> Tensor:
+    return adapter.options.scale * torch.einsum("ij,kl->ikjl", adapter.w1, adapter.w2)
+
+
 def _hadamard(adapter: Any, scale: float) -> Tensor:
     function = {"none": lambda z: z, "tanh": torch.tanh, "sigmoid": lambda z: 2 * torch.sigmoid(z) - 1}[adapter.options.nonlinear]
     product = scale
@@ -61,6 +67,12 @@ def _additive(adapter: Any, scale: float) -> Tensor:
     rows = [torch.stack([adapter.u[i, j % rank] + adapter.v[i % rank, j] for j in range(c)]) for i in range(m)]
     return scale * torch.stack(rows)
 
+
+UNRANKED = {
+    "krona": _krona,
+    "krona_res": lambda a: _krona(a).reshape(a.site.m, -1) + a.gamma * torch.eye(a.site.m, dtype=a.gamma.dtype),
+}
+"""What does not depend on the weight and has no scale of ``alpha / rank``."""
 
 CLOSED = {
     "lora": lambda a, s: s * _product(a.up, a.down, a.mid),

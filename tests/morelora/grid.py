@@ -47,9 +47,17 @@ def make_norms() -> dict[str, nn.Module]:
     return {name: norm.double() for name, norm in norms.items()}
 
 
+def make_squares() -> dict[str, nn.Module]:
+    """Layers of as many outputs as inputs, in float64, for the algorithms that need them."""
+    torch.manual_seed(2)
+    squares = {"square linear": nn.Linear(6, 6), "square conv 1x1": nn.Conv2d(4, 4, 1)}
+    return {name: layer.double() for name, layer in squares.items()}
+
+
+SQUARES = make_squares()
 LAYERS = make_layers()
 """What has a matrix or a kernel."""
-EVERY = LAYERS | make_norms()
+EVERY = LAYERS | make_norms() | SQUARES
 
 EXTRA: dict[str, tuple[dict[str, Any], ...]] = {
     "lora": (
@@ -66,6 +74,8 @@ EXTRA: dict[str, tuple[dict[str, Any], ...]] = {
         {"rank": 1, "alpha": 0.5, "factor": 8, "decompose_both": True},
         {"rank": 1, "alpha": 0.5, "factor": 8, "decompose_both": True, "full_matrix": True},
     ),
+    "krona": ({"factor": 4, "scale": 0.7},),
+    "krona_res": ({"factor": 2, "scale": 0.7},),
     "hadamard": (
         {"rank": 7, "alpha": 3.0, "rs": True},
         {"rank": 4, "alpha": 1.0, "k": 2, "nonlinear": "tanh"},
@@ -123,13 +133,26 @@ class Case:
         return Adapted(self.frozen(), self.adapter(trained))
 
 
+def usual(algorithm: str) -> dict[str, Any]:
+    """The small options, of those that the algorithm has."""
+    return {name: value for name, value in SMALL.items() if name in ALGORITHMS[algorithm].Options.model_fields}
+
+
+def needs_square(algorithm: str) -> bool:
+    """Whether the algorithm refuses a layer for not being square."""
+    return "only a square layer" in Case("linear", algorithm, tuple(usual(algorithm).items()), None).refusal
+
+
+NEED_SQUARES = {name for name in ALGORITHMS if needs_square(name)}
+
+
 def all_cases() -> Iterator[Case]:
     """Of all algorithms that are a change of weights; the others have tests of their own."""
     for layer in EVERY:
         for algorithm, kind in ALGORITHMS.items():
-            if kind.mergeable and kind.suits(Site.of(EVERY[layer])):
-                usual = {name: value for name, value in SMALL.items() if name in kind.Options.model_fields}
-                for options in (usual, *EXTRA.get(algorithm, ())):
+            is_meant = layer not in SQUARES or algorithm in NEED_SQUARES
+            if is_meant and kind.mergeable and kind.suits(Site.of(EVERY[layer])):
+                for options in (usual(algorithm), *EXTRA.get(algorithm, ())):
                     yield from (Case(layer, algorithm, tuple(options.items()), axis) for axis in AXES)
 
 

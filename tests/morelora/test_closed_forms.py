@@ -12,14 +12,14 @@ import torch
 from morelora.adapter import Adapter
 from morelora.registry import ALGORITHMS
 from morelora.site import Site
-from tests.morelora.closed import CHANGED, CLOSED, closed_delta, closed_shift
+from tests.morelora.closed import CHANGED, CLOSED, UNRANKED, closed_delta, closed_shift
 from tests.morelora.grid import CASES, EVERY, Case
 
 GRID = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 def test_every_algorithm_has_a_closed_form() -> None:
-    assert {*CLOSED, *CHANGED} == {name for name, kind in ALGORITHMS.items() if kind.mergeable}
+    assert {*CLOSED, *UNRANKED, *CHANGED} == {name for name, kind in ALGORITHMS.items() if kind.mergeable}
 
 
 @GRID
@@ -69,7 +69,7 @@ def expected_count(case: Case, adapter: Adapter) -> int:
     extra = {None: 0, "input": n, "output": m}[case.axis]
     if case.algorithm in COUNTS:
         return extra + COUNTS[case.algorithm](site, options)
-    r = options["rank"]
+    r = options.get("rank", 0)
     tucker = options.get("tucker", False) and taps > 1
     if case.algorithm == "lora":
         if options["freeze_down"]:
@@ -82,6 +82,8 @@ def expected_count(case: Case, adapter: Adapter) -> int:
     if case.algorithm == "loha":
         return extra + 2 * (r * (m + n) + r * r * taps if tucker else r * (m + c))
     (p, rows), (q, columns) = factorization(m, options["factor"]), factorization(n, options["factor"])
+    if case.algorithm in UNRANKED:
+        return extra + p * q + rows * columns * taps + (case.algorithm == "krona_res")
     both = options.get("decompose_both", False) and r < max(p, q) / 2
     low = not options.get("full_matrix", False) and r < max(rows, columns) / 2
     return extra + (r * (p + q) if both else p * q) + (r * (rows + columns * taps) if low else rows * columns * taps)

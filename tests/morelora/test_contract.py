@@ -21,7 +21,9 @@ from tests.morelora.grid import (
     EVERY,
     EVERY_CASE,
     EXTRA,
+    NEED_SQUARES,
     REFUSED,
+    SQUARES,
     Case,
     example,
     expected_output,
@@ -34,9 +36,10 @@ CLOSE = 1e-10
 
 @pytest.mark.parametrize("algorithm", [name for name, kind in ALGORITHMS.items() if kind.mergeable])
 def test_every_algorithm_is_in_the_grid_on_whatever_layer_suits_it(algorithm: str) -> None:
-    """Refused are only convolutions with groups, and weight decomposition around what does not bear it."""
+    """Refused are only convolutions with groups, layers that are not square, and what does not bear weight decomposition."""
     kind = ALGORITHMS[algorithm]
-    suited = {name for name, layer in EVERY.items() if kind.suits(Site.of(layer))}
+    meant = SQUARES if algorithm in NEED_SQUARES else EVERY.keys() - SQUARES.keys()
+    suited = {name for name in meant if kind.suits(Site.of(EVERY[name]))}
     grouped = {name for name in suited if Site.of(EVERY[name]).groups > 1}
     assert suited - grouped and set(EXTRA) <= set(ALGORITHMS)
     for options in {case.options for case in EVERY_CASE if case.algorithm == algorithm}:
@@ -47,8 +50,12 @@ def test_every_algorithm_is_in_the_grid_on_whatever_layer_suits_it(algorithm: st
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)
 def test_what_has_no_meaning_is_refused_by_name(case: Case) -> None:
-    is_grouped = Site.of(EVERY[case.layer]).groups > 1
-    why = "convolution with groups" if is_grouped and "groups" in case.refusal else f"no meaning around {case.algorithm}"
+    site = Site.of(EVERY[case.layer])
+    why = f"no meaning around {case.algorithm}"
+    if site.groups > 1 and "groups" in case.refusal:
+        why = "convolution with groups"
+    if site.m != site.c and "square" in case.refusal:
+        why = "only a square layer"
     assert f"unet.{case.layer}: " in case.refusal and why in case.refusal
 
 

@@ -9,19 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from morelora.adapted import Adapted
-from morelora.adapter import RankOptions
+from morelora.adapter import BranchOptions, RankOptions
 from morelora.algorithms.lokr import LoKr
 from morelora.errors import AdapterError
 from morelora.registry import ALGORITHMS
 from morelora.site import Site
 from morelora.weight_decompose import WeightDecomposed
 from tests.morelora.closed import closed_delta
-from tests.morelora.grid import EVERY, LAYERS, example, operate, randomise
+from tests.morelora.grid import EVERY, LAYERS, NEED_SQUARES, SQUARES, example, operate, randomise
 
 LAYER_NAMES = ["wide linear", "conv 3x3 stride 2"]
 CHANCE = 0.4
 RANKED = [name for name, kind in ALGORITHMS.items() if issubclass(kind.Options, RankOptions)]
 """Algorithms with factors; dropout of inputs and ranks is theirs."""
+BRANCHED = [name for name, kind in ALGORITHMS.items() if issubclass(kind.Options, BranchOptions)]
+"""Algorithms beside the frozen layer; dropout of inputs is theirs."""
+
+
+def layers_for(algorithm: str) -> list[str]:
+    """Names of a linear layer and a convolution that the algorithm is defined for."""
+    return list(SQUARES) if algorithm in NEED_SQUARES else LAYER_NAMES
 
 
 def adapted(name: str, algorithm: str, axis: str | None = None, **options: float) -> Adapted:
@@ -42,10 +49,9 @@ def branch(layer: Adapted, x: Tensor) -> Tensor:
 
 
 @pytest.mark.acts("adapter.dropout")
-@pytest.mark.parametrize("algorithm", RANKED)
-@pytest.mark.parametrize("name", LAYER_NAMES)
-def test_dropout_drops_inputs_of_the_branch_only(name: str, algorithm: str) -> None:
-    layer, x = adapted(name, algorithm, dropout=CHANCE), example(LAYERS[name])
+@pytest.mark.parametrize(("algorithm", "name"), [(a, name) for a in BRANCHED for name in layers_for(a)])
+def test_dropout_drops_inputs_of_the_branch_only(algorithm: str, name: str) -> None:
+    layer, x = adapted(name, algorithm, dropout=CHANCE), example(EVERY[name])
     torch.manual_seed(4)
     found = layer(x)
     torch.manual_seed(4)
@@ -141,7 +147,8 @@ def test_dropout_under_weight_decomposition_leaves_the_norms_alone(algorithm: st
 @pytest.mark.acts("adapter.module_dropout")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_module_dropout_skips_whole_layers_in_training(algorithm: str) -> None:
-    name = "wide linear" if ALGORITHMS[algorithm].suits(Site.of(EVERY["wide linear"])) else "layer norm"
+    name = "square linear" if algorithm in NEED_SQUARES else "wide linear"
+    name = name if ALGORITHMS[algorithm].suits(Site.of(EVERY[name])) else "layer norm"
     layer, x = adapted(name, algorithm, module_dropout=CHANCE), example(EVERY[name])
     whole, base = layer.adapter(x, layer.base), layer.base(x)
     assert not torch.allclose(whole, base)

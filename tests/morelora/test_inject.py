@@ -17,7 +17,7 @@ from morelora.inject import AdapterSet, attach, build, inject
 from morelora.registry import ALGORITHMS
 from morelora.targets import AdapterConfig, Target, resolve
 from tests.morelora.closed import closed_delta
-from tests.morelora.grid import randomise
+from tests.morelora.grid import NEED_SQUARES, randomise
 from tests.morelora.model import TinyUNet, latents
 
 NAME = "unet.block.transformer_blocks.0.attn1.to_out.0"
@@ -38,6 +38,8 @@ def fitting(algorithm: str, **wanted: Any) -> dict[str, Any]:
     kind = ALGORITHMS[algorithm]
     if wanted.get("weight_decompose") and not kind.decomposes:
         wanted["weight_decompose"] = False
+    if algorithm in NEED_SQUARES:
+        wanted["rules"] = ({"match": "resnets", "algorithm": "none"},)
     known = kind.Options.model_fields.keys() | AdapterConfig.model_fields.keys()
     return {"algorithm": algorithm} | {name: value for name, value in wanted.items() if name in known}
 

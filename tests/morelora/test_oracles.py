@@ -16,7 +16,7 @@ from morelora.adapter import Adapter
 from morelora.factors import divisors_near
 from morelora.registry import ALGORITHMS
 from morelora.weight_decompose import WeightDecomposed
-from tests.morelora.grid import CASES, LAYERS, Case
+from tests.morelora.grid import CASES, EVERY, LAYERS, Case
 
 functional = pytest.importorskip("lycoris.functional")
 F64 = torch.float64
@@ -53,14 +53,22 @@ def lycoris_lokr(a: Any, gamma: float) -> Tensor:
     return lokr.diff_weight(a.w1, a.w1_a, a.w1_b, w2, a.w2_a, w2_b, None, gamma=gamma * rank)
 
 
-LYCORIS = {"lora": lycoris_lora, "loha": lycoris_loha, "lokr": lycoris_lokr}
+def lycoris_krona(a: Any, gamma: float) -> Tensor:
+    from lycoris.functional import lokr
+
+    whole = lokr.diff_weight(a.w1, None, None, shaped(a, a.w2), None, None, None, gamma=gamma)
+    return gamma * whole  # it leaves the scale out where both are whole
 
 
+LYCORIS = {"lora": lycoris_lora, "loha": lycoris_loha, "lokr": lycoris_lokr, "krona": lycoris_krona}
+
+
+@pytest.mark.acts("adapter.scale")
 @pytest.mark.parametrize("case", [case for case in CASES if case.algorithm in LYCORIS], ids=str)
 def test_delta_equals_lycoris(case: Case) -> None:
     adapter, weight = case.adapter(trained=True), LAYERS[case.layer].weight.detach()
     inner = getattr(adapter, "inner", adapter)
-    gamma = inner.scale if case.algorithm == "lokr" else inner.options.scale
+    gamma = inner.scale if case.algorithm == "lokr" else dict(case.options).get("scale", inner.options.scale)
     theirs = LYCORIS[case.algorithm](inner, gamma).reshape(weight.shape)
     torch.testing.assert_close(inner.delta(weight), theirs, rtol=0, atol=1e-10)
     if isinstance(adapter, WeightDecomposed):
@@ -69,12 +77,17 @@ def test_delta_equals_lycoris(case: Case) -> None:
         torch.testing.assert_close(weight + adapter.delta(weight), changed, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.algorithm == "lokr" and c.axis is None], ids=str)
-def test_lokr_is_torch_kron(case: Case) -> None:
-    adapter, weight = case.adapter(trained=True), LAYERS[case.layer].weight
+KRONECKER = ("lokr", "krona", "krona_res")
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.algorithm in KRONECKER and c.axis is None], ids=str)
+def test_kronecker_products_are_torch_kron(case: Case) -> None:
+    adapter, weight = case.adapter(trained=True), EVERY[case.layer].weight
     block = adapter.block.reshape(adapter.block.shape[0], weight.shape[1] // adapter.q, *weight.shape[2:])
     small = adapter.small.reshape(*adapter.small.shape, *(1 for _ in weight.shape[2:]))
     theirs = torch.kron(small.contiguous(), block.contiguous())
+    if case.algorithm == "krona_res":
+        theirs = theirs + adapter.gamma * torch.eye(len(weight), dtype=F64).reshape(weight.shape)
     torch.testing.assert_close(adapter.delta(weight), theirs, rtol=0, atol=1e-12)
 
 

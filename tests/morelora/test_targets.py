@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from morelora.errors import AdapterError
-from morelora.inject import inject
+from morelora.inject import build, inject
+from morelora.registry import ALGORITHMS
 from morelora.targets import AdapterConfig, Rule, Target, resolve
 from tests.morelora.model import TinyUNet
 
@@ -133,3 +134,20 @@ def test_an_adapted_layer_is_found_once_under_its_own_name() -> None:
     inject(models, first)
     again = resolve(models, AdapterConfig(layers="attention", rules=({"match": "to_", "rank": 2},)))
     assert [t.name for t in again] == [t.name for t in first]
+
+
+def test_a_layer_that_is_not_square_is_refused_with_the_rule_that_helps() -> None:
+    models = {"unet": TinyUNet()}
+    config = AdapterConfig(algorithm="krona_res", layers="all", factor=2)
+    with pytest.raises(AdapterError, match=r"resnets.0.conv1: .* this one of 16 x 16 x 3 x 3 has not.* 'krona' in a rule"):
+        inject(models, resolve(models, config))
+    config = AdapterConfig(algorithm="krona_res", layers="all", factor=2, rules=({"match": "resnets", "algorithm": "krona"},))
+    adapters = inject(models, resolve(models, config))
+    assert {adapter.name for _, adapter in adapters} == {"krona", "krona_res"}
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(4, 36, 3), nn.Conv2d(4, 4, 1, stride=2), nn.Conv2d(4, 4, 1, padding=1)], ids=str)
+def test_only_a_layer_whose_outputs_stand_where_its_inputs_do_has_an_identity(layer: nn.Module) -> None:
+    """A 3x3 kernel of 4 x 9 columns has 36 rows: a square matrix, and no identity."""
+    with pytest.raises(AdapterError, match="only a square layer"):
+        build(Target("unet.layer", "krona_res", ALGORITHMS["krona_res"].Options()), layer)

@@ -111,7 +111,7 @@ def test_the_budgets_of_the_schema_hold():
 
 
 def test_options_name_the_algorithms_that_have_them():
-    assert named("adapter.factor").algorithms == ("lokr",)
+    assert named("adapter.factor").algorithms == ("lokr", "krona", "krona_res")
     assert named("adapter.rank", "loha").bounds == {"ge": 1, "le": 256}
     assert named("adapter.rank", "lora").bounds == {"ge": 1, "le": 4096}
     assert named("adapter.rank", "loha").default == 4

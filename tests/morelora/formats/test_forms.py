@@ -12,6 +12,8 @@ from morelora.formats import FORMS
 from morelora.formats.names import kohya
 from tests.morelora.formats import sd
 
+NOT_SQUARE = r"attn2\.to_[kv]$|ff\.net|mlp|resnets|samplers"
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4, "alpha": 2.0},
     "locon with another rank on kernels": {"rank": 4, "alpha": 2.0, "conv_rank": 3, "conv_alpha": 1.0},
@@ -22,6 +24,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lokr": {"algorithm": "lokr", "rank": 2, "alpha": 1.0, "factor": 4},
     "lokr both split": {"algorithm": "lokr", "rank": 1, "alpha": 0.5, "factor": 8, "decompose_both": True},
     "lokr full matrix": {"algorithm": "lokr", "factor": 4, "full_matrix": True},
+    "krona": {"algorithm": "krona", "factor": 4, "scale": 0.7},
+    "krona_res": {"algorithm": "krona_res", "factor": 4, "rules": [{"match": NOT_SQUARE, "algorithm": "krona", "factor": 4}]},
     "dora": {"rank": 4, "alpha": 2.0, "weight_decompose": True},
     "dora over loha": {"algorithm": "loha", "rank": 3, "alpha": 1.5, "weight_decompose": True},
     "dora over lokr": {"algorithm": "lokr", "rank": 2, "alpha": 1.0, "factor": 4, "weight_decompose": True},
@@ -213,6 +217,7 @@ def test_dora_shapes_name_their_axis():
         ("lora", {"weight_decompose": True}, "DoRA.*not low-rank.*write the 'webui' form"),
         ("lora", {"algorithm": "lokr", "full_matrix": True}, "unet.down_blocks.0.*full-matrix LoKr.*write the 'webui' form"),
         ("diffusers", {"algorithm": "lokr", "full_matrix": True}, "full-matrix LoKr"),
+        ("lora", {"algorithm": "krona"}, "product of whole matrices.*'lokr'"),
         ("diffusers", {"weight_decompose": True}, "output axis only"),
         ("diffusers", {"weight_decompose": True, "decompose_axis": "output"}, "text_encoder.*drops.*text_encoder = false"),
     ],
