@@ -129,6 +129,10 @@ class Adapter(nn.Module):
     def meet(self, weight: Tensor) -> None:
         """Before the first use: what depends on the frozen weight takes its start from it."""
 
+    def take(self, up: Tensor, down: Tensor) -> None:
+        """Begin with the change ``scale * up @ down``; where the factors are these two."""
+        raise NotImplementedError
+
     def delta(self, weight: Tensor) -> Tensor:
         """``W' - W``, of the weight's shape. ``weight`` is the frozen ``W``."""
         raise NotImplementedError

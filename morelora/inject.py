@@ -14,6 +14,7 @@ from morelora.adapter import Adapter
 from morelora.embedding import EmbeddingSet
 from morelora.errors import AdapterError
 from morelora.registry import ALGORITHMS
+from morelora.residual import started
 from morelora.site import Site
 from morelora.state import copy_state
 from morelora.targets import Target
@@ -25,6 +26,7 @@ def build(target: Target, layer: nn.Module, generator: Generator | None = None) 
     try:
         adapter = ALGORITHMS[target.algorithm](Site.of(layer), target.options, generator)
         adapter.meet(layer.weight)
+        adapter = started(adapter, layer.weight, generator)
         return WeightDecomposed(adapter, layer.weight, target.decompose) if target.decompose else adapter
     except AdapterError as error:
         raise AdapterError(f"{target.name}: {error}") from error

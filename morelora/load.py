@@ -20,6 +20,7 @@ from morelora.formats.names import TEXT_ENCODERS
 from morelora.formats.reading import sort_keys
 from morelora.inject import AdapterSet, attach
 from morelora.registry import ALGORITHMS
+from morelora.residual import START, Residual
 from morelora.site import Site
 from morelora.targets import adaptable_layers
 from morelora.weight_decompose import WeightDecomposed
@@ -106,6 +107,16 @@ def adapter_from(layer: Any, tensors: Tensors) -> Adapter:
     Raises:
         AdapterError: no algorithm or more than one has these names, or the shapes do not fit the layer.
     """
+    if any(leaf.startswith(START) for leaf in tensors):
+        adapter: Adapter = Residual.read(tensors, lambda own: _undecomposed(layer, own))
+    else:
+        adapter = _undecomposed(layer, tensors)
+    if "dora_scale" not in tensors:
+        return adapter
+    return WeightDecomposed.around(adapter, layer.weight, tensors["dora_scale"])
+
+
+def _undecomposed(layer: Any, tensors: Tensors) -> Adapter:
     fitting = [algorithm for algorithm in ALGORITHMS.values() if algorithm.reads(tensors)]
     if len(fitting) != 1:
         what = " and ".join(algorithm.name for algorithm in fitting) or "no known algorithm"
@@ -113,10 +124,7 @@ def adapter_from(layer: Any, tensors: Tensors) -> Adapter:
     site = Site.of(layer)
     if not fitting[0].suits(site):
         raise AdapterError(f"{fitting[0].name} does not fit a layer of this kind")
-    adapter = fitting[0].from_tensors(site, tensors)
-    if "dora_scale" not in tensors:
-        return adapter
-    return WeightDecomposed.around(adapter, layer.weight, tensors["dora_scale"])
+    return fitting[0].from_tensors(site, tensors)
 
 
 def _part(pipe: Any, name: str) -> Any:

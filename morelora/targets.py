@@ -277,7 +277,7 @@ def _target(name: str, site: Site, config: AdapterConfig, rule: Rule | None) -> 
             raise AdapterError(f"adapter: {where} does not fit {algorithm}: {_fault(error, type(options))}") from error
     if config.max_norm is not None and not (ALGORITHMS[algorithm].limits_norm and options.is_homogeneous):
         why = "as it is set" if ALGORITHMS[algorithm].limits_norm else "which is no sum of factors"
-        raise AdapterError(f"adapter.max_norm cannot limit {algorithm}, {why}: remove it, or use 'lora'")
+        raise AdapterError(f"adapter.max_norm cannot limit {algorithm}, {why}: remove it, or use 'lora' as it comes")
     return Target(name, algorithm, options, config.decompose_axis if config.weight_decompose else None, rule.lr if rule else None)
 
 

@@ -25,10 +25,11 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from morelora import ways
-from morelora.adapter import RankOptions, Tensors, alpha_of, need, need_any
+from morelora.adapter import Tensors, alpha_of, need, need_any
 from morelora.as_lora import plain_tensors
 from morelora.errors import AdapterError
 from morelora.products import Nonlinear, ProductAdapter, Products, loha_tensors, smallest_form
+from morelora.residual import StartOptions
 from morelora.site import Site
 
 PREFIX: dict[Nonlinear, str] = {"none": "hadamard", "tanh": "hadamard_tanh", "sigmoid": "hadamard_sigmoid"}
@@ -41,7 +42,7 @@ class Hadamard(ProductAdapter):
     name = "hadamard"
     leaves = frozenset(f"{prefix}_{side}1" for prefix in PREFIX.values() for side in "uv")
 
-    class Options(RankOptions):
+    class Options(StartOptions):
         """Settings of Hadamard products."""
 
         rank: int = Field(
@@ -60,7 +61,7 @@ class Hadamard(ProductAdapter):
 
         @property
         def is_homogeneous(self) -> bool:
-            return self.nonlinear == "none"
+            return self.nonlinear == "none" and super().is_homogeneous
 
         @property
         def ranks(self) -> tuple[int, ...]:

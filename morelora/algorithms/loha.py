@@ -20,9 +20,10 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from morelora import ways
-from morelora.adapter import RankOptions, Tensors, alpha_of, need, need_any
+from morelora.adapter import Tensors, alpha_of, need, need_any
 from morelora.factors import tucker_down
 from morelora.products import ProductAdapter, Products
+from morelora.residual import StartOptions
 from morelora.site import Site
 
 
@@ -32,7 +33,7 @@ class LoHa(ProductAdapter):
     name = "loha"
     leaves = frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"})
 
-    class Options(RankOptions):
+    class Options(StartOptions):
         """Settings of LoHa."""
 
         rank: int = Field(

@@ -19,10 +19,11 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from morelora import ways
-from morelora.adapter import RankOptions, Tensors, alpha_of, need_any
+from morelora.adapter import Tensors, alpha_of, need_any
 from morelora.as_lokr import KroneckerAdapter, SplitOptions, split_of
 from morelora.errors import AdapterError
 from morelora.factors import kron, tucker_down, uniform
+from morelora.residual import StartOptions
 from morelora.site import Site
 
 
@@ -33,7 +34,7 @@ class LoKr(KroneckerAdapter):
     leaves = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w2", "lokr_w2_a"})
     thick = ("a full-matrix LoKr", "train with full_matrix off and a rank below half of the block's sides")
 
-    class Options(SplitOptions, RankOptions):
+    class Options(SplitOptions, StartOptions):
         """Settings of LoKr."""
 
         full_matrix: bool = Field(

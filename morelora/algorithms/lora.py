@@ -3,6 +3,7 @@
 Formula     ``W' = W + s * up @ down``, ``up (m, r)``, ``down (r, c)``, ``s = alpha / r`` (rsLoRA: ``alpha / sqrt(r)``).
 Tucker      ``down[a, (i, k)] = sum_b mid[a, b, k] * core[b, i]`` for kernels larger than 1x1; still exactly rank ``r``.
 Start       ``down`` (and ``mid``, ``core``) uniform with variance ``1 / (3 fan_in)``, ``up = 0``: the unchanged model.
+Starts      also ``residual``, ``pissa`` and ``olora``: ``morelora/residual.py``.
 Frozen      with ``freeze_down`` (LoRA-FA) they stay so and ``up`` alone trains: the change keeps to the rows of a random
             projection. They come from the run's seed again, and no checkpoint holds them.
 Parameters  ``r (m + c)``; Tucker: ``r (m + n) + r^2 k^2``; LoRA-FA: ``r m``.
@@ -16,14 +17,15 @@ Sources     LoRA arXiv 2106.09685; LoCon and Tucker: LyCORIS arXiv 2309.14859; r
 from __future__ import annotations
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
 from morelora import ways
-from morelora.adapter import Factored, RankOptions, Tensors, alpha_of, check_rank, need, need_any
+from morelora.adapter import Factored, Tensors, alpha_of, check_rank, need, need_any
 from morelora.as_lora import plain_tensors
 from morelora.errors import AdapterError
 from morelora.factors import tucker_down, uniform
+from morelora.residual import OF_WEIGHT, StartOptions
 from morelora.site import Site
 
 
@@ -33,15 +35,26 @@ class LoRA(Factored):
     name = "lora"
     leaves = frozenset({"lora_up.weight", "lora_down.weight"})
 
-    class Options(RankOptions):
+    class Options(StartOptions):
         """Settings of LoRA and LoCon."""
 
+        takes_weight = True
         tucker: bool = Field(False, description="Tucker factors for kernels larger than 1x1: fewer parameters at the same rank.")
         freeze_down: bool = Field(
             False,
             description="LoRA-FA: the down factor keeps its random start and only the up factor trains: half the parameters, and "
             "no layer keeps its input for the backward pass.",
         )
+
+        @model_validator(mode="after")
+        def _has_effect(self) -> LoRA.Options:
+            if self.tucker and self.start in OF_WEIGHT:
+                what = f"start = {self.start!r} decomposes the weight into two factors, and a Tucker kernel has three"
+                raise ValueError(f"{what}: set tucker = false, or start = 'residual'")
+            if self.freeze_down and self.start != "default":
+                why = "is for factors that both train, and freeze_down keeps one as it is drawn"
+                raise ValueError(f"start = {self.start!r} {why}: use one of them")
+            return self
 
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)
@@ -65,6 +78,11 @@ class LoRA(Factored):
 
     def zero_factors(self) -> list[nn.Parameter]:
         return [] if self.options.freeze_down else [self.up]
+
+    @torch.no_grad()
+    def take(self, up: Tensor, down: Tensor) -> None:
+        self.up.copy_(up)
+        self.down.copy_(down)
 
     def factors(self) -> tuple[Tensor, Tensor]:
         down = self.down if self.mid is None else tucker_down(self.mid, self.down)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from morelora.adapter import Adapter
+from morelora.residual import Residual
 from morelora.weight_decompose import WeightDecomposed
 
 
@@ -26,6 +27,8 @@ def closed_delta(adapter: Adapter, weight: Tensor) -> Tensor:
         axes = [a for a in range(weight.dim()) if a != (1 if adapter.axis == "input" else 0)]
         norm = changed.detach().square().sum(axes, keepdim=True).sqrt()
         return adapter.magnitude.reshape(norm.shape) * changed / norm - weight
+    if isinstance(adapter, Residual):
+        return closed_delta(adapter.inner, weight) - closed_delta(adapter.origin, weight)
     options, site = adapter.options, adapter.site
     if adapter.name in CHANGED:
         return CHANGED[adapter.name](adapter, weight) - weight

@@ -65,14 +65,24 @@ EXTRA: dict[str, tuple[dict[str, Any], ...]] = {
         {"rank": 3, "alpha": 1.0, "tucker": True},
         {"rank": 3, "alpha": 1.5, "freeze_down": True},
         {"rank": 2, "tucker": True, "freeze_down": True},
+        {"rank": 2, "alpha": 3.0, "tucker": True, "start": "residual"},
+        {"rank": 3, "alpha": 1.5, "start": "pissa"},
+        {"rank": 2, "alpha": 3.0, "rs": True, "start": "olora"},
     ),
-    "loha": ({"rank": 2, "alpha": 1.0}, {"rank": 3, "alpha": 2.0, "rs": True}, {"rank": 2, "alpha": 3.0, "tucker": True}),
+    "loha": (
+        {"rank": 2, "alpha": 1.0},
+        {"rank": 3, "alpha": 2.0, "rs": True},
+        {"rank": 2, "alpha": 3.0, "tucker": True},
+        {"rank": 2, "start": "residual"},
+    ),
     "lokr": (
         {"rank": 1, "alpha": 0.5, "factor": 2},
         {"rank": 1, "alpha": 2.0, "factor": -1, "rs": True},
         {"rank": 1, "factor": 4, "full_matrix": True},
         {"rank": 1, "alpha": 0.5, "factor": 8, "decompose_both": True},
         {"rank": 1, "alpha": 0.5, "factor": 8, "decompose_both": True, "full_matrix": True},
+        {"rank": 1, "alpha": 0.5, "factor": 2, "start": "residual"},
+        {"rank": 1, "factor": 4, "full_matrix": True, "start": "residual"},
     ),
     "krona": ({"factor": 4, "scale": 0.7},),
     "krona_res": ({"factor": 2, "scale": 0.7},),
@@ -80,6 +90,8 @@ EXTRA: dict[str, tuple[dict[str, Any], ...]] = {
         {"rank": 7, "alpha": 3.0, "rs": True},
         {"rank": 4, "alpha": 1.0, "k": 2, "nonlinear": "tanh"},
         {"rank": 3, "alpha": 9.0, "nonlinear": "sigmoid"},
+        {"rank": 4, "alpha": 2.0, "k": 2, "start": "residual"},
+        {"rank": 4, "alpha": 1.0, "k": 2, "nonlinear": "tanh", "start": "residual"},
     ),
     "full": ({"bias": False},),
     "ia3": ({"on_input": False},),
@@ -118,6 +130,11 @@ class Case:
         except AdapterError as error:
             return str(error)
         return ""
+
+    @property
+    def starts_by_itself(self) -> bool:
+        """Whether nothing is taken off its change."""
+        return "start" not in dict(self.options)
 
     def frozen(self) -> nn.Module:
         return copy.deepcopy(EVERY[self.layer]).requires_grad_(False)

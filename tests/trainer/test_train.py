@@ -120,7 +120,12 @@ def test_a_procedure_goes_on_as_if_it_had_never_stopped(inputs, tmp_path, algori
     assert losses[0] == losses[1] and len(losses[0]) == 6
 
 
-FROZEN = {"lora-fa": {"adapter__freeze_down": True}}
+NO_RANKS = {"adapter__rank_dropout": 0.0}
+FROZEN = {
+    "lora-fa": {"adapter__freeze_down": True},
+    "pissa": {"adapter__start": "pissa", "adapter__rank": 2} | NO_RANKS,
+    "loha, residual": {"adapter__algorithm": "loha", "adapter__start": "residual"} | NO_RANKS,
+}
 """What holds numbers that do not train."""
 
 

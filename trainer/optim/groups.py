@@ -66,7 +66,7 @@ def _refuse_idle(adapters: AdapterSet, targets: list[Target], config: OptimizerC
         names = ", ".join(sorted({target.algorithm for target in targets}))
         raise InputError(
             f"optimizer.lora_plus_ratio has no effect: {names} has no factor that starts at zero beside others",
-            "remove it, or use adapter.algorithm = 'lora', 'loha' or 'lokr'",
+            "remove it, or use adapter.algorithm = 'lora', 'loha' or 'lokr' with the start of its own",
         )
     if config.galore_rank is not None and not projected:
         raise InputError(

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 pytest.importorskip("bitsandbytes")
 
+from morelora.adapted import Adapted  # noqa: E402
+from morelora.inject import build  # noqa: E402
+from morelora.registry import ALGORITHMS  # noqa: E402
+from morelora.targets import Target  # noqa: E402
 from tests.trainer import tiny  # noqa: E402
 from tests.trainer.test_train import digest, losses, run, stop_after  # noqa: E402
 from trainer import settings  # noqa: E402
@@ -127,6 +131,19 @@ def test_a_qlora_run_resumes_with_the_same_bits_exports_and_is_read_back(inputs,
         run(inputs, tmp_path / "cut", stop_after(3, cut), **QLORA)
     resume(cut, listener=lambda event: None)
     assert digest(cut) == digest(whole)
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_a_start_of_the_weight_is_taken_from_the_weight_as_it_is_kept(start):
+    """So that the quantised layer is unchanged at first, and the change is for the weight that forward sees."""
+    layer = Nf4Linear(linear((64, 128)), linear((64, 128)).weight, double=False)
+    adapter = build(Target("unet.x", "lora", ALGORITHMS["lora"].Options(rank=4, start=start)), layer)
+    x = torch.randn(3, 128, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(Adapted(layer, adapter)(x), layer(x))
+    u, s, v = torch.linalg.svd(layer.weight.double())
+    q, r = torch.linalg.qr(layer.weight.double())
+    expected = u[:, :4] * s[:4] @ v[:4] if start == "pissa" else q[:, :4] @ r[:4]
+    torch.testing.assert_close(adapter.origin.delta(layer.weight).double(), expected, rtol=0, atol=1e-5)
 
 
 def test_captions_of_an_unquantised_base_are_not_taken_from_the_cache(inputs, tmp_path):
