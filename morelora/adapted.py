@@ -16,7 +16,8 @@ from morelora.site import Site
 class Adapted(nn.Module):
     """``y = (W + strength * delta(W)) x + b + strength * bias_delta(b)``.
 
-    Adapted layers nest: an outer one adapts the inner one's result, ``W -> W + t1 delta1(W) -> ...``, in loading order.
+    Adapted layers nest: an outer one adapts the inner one's result, ``W -> W + t1 delta1(W) -> ...``, in loading order; what is
+    no change of weights stands around those that are.
     Attributes that are not its own are read from the frozen layer.
     """
 

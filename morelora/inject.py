@@ -45,15 +45,25 @@ def inject(models: Mapping[str, nn.Module], targets: Iterable[Target], generator
 
 
 def attach(models: Mapping[str, nn.Module], adapters: Mapping[str, Adapter]) -> AdapterSet:
-    """Put ready adapters, by dotted layer name, into the models."""
+    """Put ready adapters, by dotted layer name, into the models: each upon those that are there, but changes of weights below
+    what acts beside the weights, so that it sees the changed layer whichever came first."""
+    layers = {}
     for name, adapter in adapters.items():
-        component, _, path = name.partition(".")
-        parent, leaf = _parent(models[component], path)
+        parent, leaf = _place(models, name, adapter)
         layer = getattr(parent, leaf)
         device = next(chain(layer.parameters(), layer.buffers())).device
-        setattr(parent, leaf, Adapted(layer, adapter.to(device)).train(layer.training))
-    layers = {name: _adapted(models, name) for name in adapters}
+        layers[name] = Adapted(layer, adapter.to(device)).train(layer.training)
+        setattr(parent, leaf, layers[name])
     return AdapterSet(models, layers)
+
+
+def _place(models: Mapping[str, nn.Module], name: str, adapter: Adapter) -> tuple[nn.Module, str]:
+    """The module and the attribute of it that the adapter is to stand in."""
+    component, _, path = name.partition(".")
+    parent, leaf = _parent(models[component], path)
+    while adapter.mergeable and isinstance(found := getattr(parent, leaf), Adapted) and not found.adapter.mergeable:
+        parent, leaf = found, "base"
+    return parent, leaf
 
 
 def _parent(model: nn.Module, path: str) -> tuple[nn.Module, str]:
