@@ -40,6 +40,16 @@ def tucker_down(mid: Tensor, down: Tensor) -> Tensor:
     return torch.einsum("rskl,sn->rnkl", mid, down).flatten(1)
 
 
+def less(now: tuple[Tensor, Tensor], start: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Factors of ``up @ down - up0 @ down0`` of twice the rank: zero to the last bit where the two are equal.
+
+    ``[up - up0, up0] @ [down; down - down0]``: what is near ``start`` keeps its difference in half precision, of which
+    ``[up, -up0] @ [down; down0]`` loses as much as of the start.
+    """
+    (up, down), (up0, down0) = now, start
+    return torch.cat((up - up0, up0), 1), torch.cat((down, down - down0))
+
+
 def product_norm(up: Tensor, down: Tensor) -> Tensor:
     """``||up @ down||_F`` without the product: the square root of ``tr((up^T up)(down down^T))``."""
     return ((up.T @ up) * (down @ down.T)).sum().clamp_min(0).sqrt()

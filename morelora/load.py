@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from morelora.adapter import Adapter, Tensors
@@ -117,6 +118,7 @@ def adapter_from(layer: Any, tensors: Tensors) -> Adapter:
 
 
 def _undecomposed(layer: Any, tensors: Tensors) -> Adapter:
+    """As ``adapter_from``, of a module without magnitudes or a start."""
     fitting = [algorithm for algorithm in ALGORITHMS.values() if algorithm.reads(tensors)]
     if len(fitting) != 1:
         what = " and ".join(algorithm.name for algorithm in fitting) or "no known algorithm"
@@ -124,7 +126,12 @@ def _undecomposed(layer: Any, tensors: Tensors) -> Adapter:
     site = Site.of(layer)
     if not fitting[0].suits(site):
         raise AdapterError(f"{fitting[0].name} does not fit a layer of this kind")
-    return fitting[0].from_tensors(site, tensors)
+    try:
+        return fitting[0].from_tensors(site, tensors)
+    except ValidationError as error:  # a rank of 0, a negative alpha: what no settings could have made
+        fault = error.errors()[0]
+        value = f"{fault['loc'][0]} = {fault['input']!r}" if fault["loc"] else "its shapes"
+        raise AdapterError(f"{fitting[0].name} with {value} is not read here: {fault['msg']}") from error
 
 
 def _part(pipe: Any, name: str) -> Any:

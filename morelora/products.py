@@ -37,14 +37,16 @@ class ProductAdapter(RankAdapter):
     """``W + s * f(u_1 v_1) * ... * f(u_k v_k)``; a subclass sets ``way`` and defines ``parts``."""
 
     way: Products
+    total: int
+    """Ranks of the long factors."""
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
         return self.way.joined(*self.parts(1.0)) if self.is_thin else None
 
     @property
     def is_thin(self) -> bool:
-        """Whether the long factors are short enough to be of use to others."""
-        return True
+        """Whether the long factors are as thin as those of a LoRA may be."""
+        return self.total <= max(self.site.m, self.site.c)
 
     def delta(self, weight: Tensor) -> Tensor:
         return self.way.change(*self.parts(1.0)).view(self.site.weight_shape)

@@ -33,7 +33,7 @@ from morelora import ways
 from morelora.adapter import Adapter, RankOptions, Tensors, need_any
 from morelora.as_lora import plain_tensors
 from morelora.errors import AdapterError
-from morelora.factors import product_norm, uniform
+from morelora.factors import less, product_norm, uniform
 from morelora.lowrank import Spectrum
 from morelora.site import Site
 
@@ -145,8 +145,7 @@ class Residual(Adapter):
         now, start = (self.inner.factors(), self.origin.factors()) if self.rank is not None else (None, None)
         if now is None or start is None:
             return None
-        (up, down), (up0, down0) = now, start
-        return torch.cat((up - up0, up0), 1), torch.cat((down, down - down0))
+        return less(now, start)
 
     def delta(self, weight: Tensor) -> Tensor:
         return self.inner.delta(weight) - self.origin.delta(weight)

@@ -112,9 +112,9 @@ def _optimize(session: Session) -> Tensor:
     rng.seed_for(config.train.seed, OPTIMIZER_STEP, session.step)
     norm = accelerator.clip_grad_norm_(session.parameters(), config.optimizer.clip_norm or math.inf)
     session.optimizer.step()
+    is_made = None if accelerator.scaler is None else norm.isfinite()
+    session.procedures.stepped(Stepped(session.step + 1, partial(current_rates, session.optimizer), is_made))
     if not accelerator.optimizer_step_was_skipped:
-        is_made = None if accelerator.scaler is None else norm.isfinite()
-        session.procedures.stepped(Stepped(session.step + 1, partial(current_rates, session.optimizer), is_made))
         session.schedule.step()
     if config.adapter.max_norm is not None:
         session.adapters.limit_norm(config.adapter.max_norm)

@@ -92,8 +92,7 @@ class Hadamard(ProductAdapter):
 
     @property
     def is_thin(self) -> bool:
-        """As thin as a LoRA may be."""
-        return self.options.nonlinear == "none" and self.total <= max(self.site.m, self.site.c)
+        return self.options.nonlinear == "none" and super().is_thin
 
     def parts(self, strength: float) -> tuple[Tensor, ...]:
         (first, *lefts), rights = self.sides()

@@ -3,11 +3,13 @@
 Formula     ``W' = W + s * (w1_a @ w1_b) * (w2_a @ w2_b)``, ``w*_a (m, r)``, ``w*_b (r, c)``, ``s = alpha / r``.
 Tucker      ``w*_b`` becomes ``sum_b t[a, b, k] * core[b, i]`` for kernels larger than 1x1.
 Rank        at most ``r^2``: exactly ``up = KR(w1_a^T, w2_a^T)^T``, ``down = KR(w1_b, w2_b)`` with the Khatri-Rao product
-            ``KR``, so that it runs and exports as a LoRA of rank ``r^2``.
+            ``KR``, so that it runs and exports as a LoRA of rank ``r^2``, where
+            that is not above both sides of the layer.
 Start       LyCORIS' own, so that its learning rates carry over: ``w1_b, w2_b ~ N(0, 1)``, ``w1_a ~ N(0, 0.1)``, ``w2_a = 0``.
             Only ``w2_a`` has a gradient in the first step.
 Parameters  ``2 r (m + c)``.
-Cost        ``2 N r^2 (m + c)`` more in the forward pass.
+Cost        ``2 N r^2 (m + c)`` more in the forward pass; where that is more than the layer itself, ``4 m c r`` for the whole
+            change, which is made again for backward.
 Export      ``hada_w1_a, hada_w1_b, hada_w2_a, hada_w2_b`` (Tucker: ``hada_t1, hada_t2`` and transposed ``hada_w*_a``) with
             ``alpha = r`` and ``s`` folded into ``w1_a``; exact also as plain LoRA.
 Sources     FedPara arXiv 2108.06098; LyCORIS arXiv 2309.14859; the factorisation: arXiv 2505.14238.
@@ -47,7 +49,9 @@ class LoHa(ProductAdapter):
 
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)
-        self.way = Products(site, 2)
+        self.total = options.rank**2
+        self.way = Products(site, 2, is_dense=ways.prefers_dense(site, self.total))
+        self.thick = f"a LoHa of {self.total} ranks, more than the layer has", "lower adapter.rank"
         rank, tucker = options.rank, options.tucker and site.is_spatial
 
         def normal(*shape: int, std: float = 1.0) -> nn.Parameter:

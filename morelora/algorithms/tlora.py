@@ -9,7 +9,8 @@ Start       ``up0, values0, down0``: singular vectors and values, the ``last``, 
             normal matrix with deviation ``1 / rank`` or of the weight; frozen, and the others begin there: the unchanged model.
 Parameters  ``r (m + c + 1)``, and as many frozen.
 Cost        ``4 N r (m + c)`` more in the forward pass; one singular value decomposition of each layer at the start.
-Export      plain LoRA of rank ``2 r``: ``[up diag(values), -up0 diag(values0)]``, ``[down; down0]``; exact.
+Export      plain LoRA of rank ``2 r``: ``[up diag(values) - up0 diag(values0), up0 diag(values0)]``, ``[down; down - down0]``;
+            exact, and no more of the change is lost to half precision than of its own digits.
 Source      T-LoRA arXiv 2507.05964.
 """
 
@@ -27,6 +28,7 @@ from morelora import ways
 from morelora.adapter import Adapter, RankOptions
 from morelora.as_lora import AsLoRA
 from morelora.errors import AdapterError
+from morelora.factors import less
 from morelora.procedure import Procedure
 from morelora.site import Site
 
@@ -55,24 +57,21 @@ def mask_table(device: torch.device, total: int, rank: int, min_rank: int, power
     return (torch.arange(rank) < torch.tensor(counts)[:, None]).to(device)
 
 
-class Difference:
-    """A way to apply two low-rank changes, one less the other: zero to the last bit where they are equal."""
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
+class Paired(ways.LowRank):
+    """A way of two changes of as many ranks each, side by side: a rank is dropped or masked in both."""
 
     def branch(self, x: Tensor, *parts: Tensor, rank_dropout: float = 0.0) -> Tensor:
-        """Of the parts ``up, down, up0, down0`` and, if there is one, a mask ``(B, rank)`` of the ranks that each sample sees."""
-        (up, down, up0, down0, *masks), axis = parts, self.site.input_axis
-        now, start = (self.site.apply(x, self.site.kernel_of(factor)) for factor in (down, down0))
+        """Of the parts ``up, down`` and, if there is one, a mask ``(B, rank)`` of the ranks that each sample sees."""
+        (up, down, *masks), axis = parts, self.site.input_axis
+        hidden = self.site.apply(x, self.site.kernel_of(down))
         if rank_dropout:
-            kept = ways.kept_ranks(now, rank_dropout, axis)
-            now, start = now * kept, start * kept
+            half = hidden.narrow(axis, 0, len(down) // 2)
+            masks = [*masks, ways.kept_ranks(half, rank_dropout, axis).flatten(1)]
         for mask in masks:
-            shape = [len(mask), *(1 for _ in now.shape[1:])]
-            shape[axis] = mask.shape[1]
-            now, start = now * mask.view(shape), start * mask.view(shape)
-        return self.site.mix(now, up) - self.site.mix(start, up0)
+            shape = [len(mask), *(1 for _ in hidden.shape[1:])]
+            shape[axis] = len(down)
+            hidden = hidden * mask.repeat(1, 2).view(shape)
+        return self.site.mix(hidden, up)
 
 
 class TLoRA(AsLoRA):
@@ -102,7 +101,7 @@ class TLoRA(AsLoRA):
 
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)
-        self.way = Difference(site)
+        self.way = Paired(site)
         self.mask: Tensor | None = None
         if site.groups != 1:
             raise AdapterError("T-LoRA is not defined for a convolution with groups: leave it out by a rule")
@@ -129,22 +128,14 @@ class TLoRA(AsLoRA):
             getattr(self, name).copy_(tensor)
             getattr(self, f"{name}0").copy_(tensor)
 
-    def pairs(self, strength: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``up, down`` now and at the start, scale and strength included."""
-        scale = self.options.scale * strength
-        return ways.scaled(self.up * self.values, scale), self.down, ways.scaled(self.up0 * self.values0, scale), self.down0
-
-    def parts(self, strength: float) -> tuple[Tensor, ...]:
-        return self.pairs(strength) if self.mask is None or not self.training else (*self.pairs(strength), self.mask)
+    def factors(self) -> tuple[Tensor, Tensor]:
+        scale = self.options.scale
+        return less(
+            (ways.scaled(self.up * self.values, scale), self.down), (ways.scaled(self.up0 * self.values0, scale), self.down0)
+        )
 
     def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
-        chances = (self.options.dropout, self.options.rank_dropout) if self.training else (0.0, 0.0)
-        return ways.run_with_dropout(self.way, x, base, self.parts(strength), gain, chances)
-
-    def factors(self) -> tuple[Tensor, Tensor]:
-        up, down, up0, down0 = self.pairs()
-        return torch.cat((up, -up0), 1), torch.cat((down, down0))
-
-    def delta(self, weight: Tensor) -> Tensor:
-        up, down, up0, down0 = self.pairs()
-        return (up @ down - up0 @ down0).view(self.site.weight_shape)
+        if self.mask is None or not self.training:
+            return super().forward(x, base, strength, gain)
+        chances = self.options.dropout, self.options.rank_dropout
+        return ways.run_with_dropout(self.way, x, base, (*self.parts(strength), self.mask), gain, chances)

@@ -235,6 +235,11 @@ KEY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
             lambda t: {k: v for k, v in t.items() if not k.startswith(KEY)} | {f"{KEY}.strange": torch.ones(2, 2, 2)},
             "no known algorithm",
         ),
+        (lambda t: t | {f"{KEY}.alpha": torch.tensor(-4.0)}, "attn1.to_q: lora with alpha = -4.0 is not read here"),
+        (
+            lambda t: t | {f"{KEY}.lora_up.weight": torch.ones(32, 0), f"{KEY}.lora_down.weight": torch.ones(0, 32)},
+            "attn1.to_q: lora with rank = 0 is not read here",
+        ),
         (lambda t: t | {f"{KEY}.dora_scale": torch.ones(7, 1)}, "attn1.to_q: dora_scale has shape .7, 1."),
     ],
 )

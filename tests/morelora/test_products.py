@@ -166,6 +166,8 @@ def test_the_cheaper_way_is_chosen_by_size():
     options = Hadamard.Options(rank=12, k=3)
     assert not Hadamard(Site(640, 640), options).way.is_dense and Hadamard(Site(320, 320), options).way.is_dense
     assert not Hadamard(Site(320, 320), Hadamard.Options(rank=6, k=3)).way.is_dense
+    assert LoHa(Site(320, 320), LoHa.Options(rank=8)).way.is_dense
+    assert not LoHa(Site(320, 320), LoHa.Options(rank=4)).way.is_dense
 
 
 @pytest.mark.parametrize("options", [{"rank": 6, "k": 2}, {"rank": 6, "k": 2, "nonlinear": "tanh"}], ids=["linear", "tanh"])
@@ -222,6 +224,9 @@ def test_plain_lora_is_refused_where_it_would_be_thicker_than_the_layer():
     assert hadamard(nn.Linear(48, 40), rank=9, k=3).factors()[0].shape == (40, 27)
     thick = hadamard(nn.Linear(48, 40), rank=12, k=3)
     assert thick.factors() is None and "64 ranks" in thick.thick[0]
+    loha = LoHa(Site(40, 48), LoHa.Options(rank=7))
+    assert loha.factors() is None and "49 ranks" in loha.thick[0]
+    assert LoHa(Site(40, 48), LoHa.Options(rank=6)).factors()[0].shape == (40, 36)
 
 
 @pytest.mark.parametrize(

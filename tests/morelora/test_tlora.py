@@ -100,6 +100,40 @@ def test_it_starts_from_orthogonal_vectors_and_as_the_unchanged_model_under_any_
     assert torch.equal(Adapted(layer, adapter).train()(x), layer(x))
 
 
+def test_half_precision_keeps_a_change_that_is_small_beside_its_start() -> None:
+    """A thousandth of it; ``[up, -up0] @ [down; down0]``, the same change, loses it."""
+    adapter = tlora(LAYERS["linear"], basis="weight", singular="principal")
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.add_(3e-4 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+        exact, (up, down) = adapter.delta(LAYERS["linear"].weight), (factor.half().double() for factor in adapter.factors())
+        plain = torch.cat((adapter.up * adapter.values / 2, -adapter.up0 * adapter.values0 / 2), 1).half().double()
+        plain = plain @ torch.cat((adapter.down, adapter.down0)).half().double()
+    error = (up @ down - exact).norm() / exact.norm()
+    assert error < 1e-3 and (plain - exact).norm() > 20 * error * exact.norm()
+
+
+@pytest.mark.parametrize("name", ["linear", "conv 3x3 stride 2"])
+def test_a_dropped_rank_is_dropped_from_the_start_too(name: str) -> None:
+    """So that any draw leaves the unchanged model at first, and some subset of the ranks later."""
+    layer, x = LAYERS[name], example(LAYERS[name])
+    adapter = tlora(layer, rank=2, rank_dropout=0.5)
+    adapted = Adapted(layer, adapter).train()
+    assert torch.equal(adapted(x), layer(x))
+    randomise(adapter)
+    pairs = [
+        (adapter.up * adapter.values, adapter.down),
+        (adapter.up0 * adapter.values0, adapter.down0),
+    ]
+    each = [[up[:, [i]] @ down[[i]] for up, down in pairs] for i in range(2)]
+    ranks = [operate(layer, x, 2 * (now - start).reshape(layer.weight.shape)) for now, start in each]
+    bare = operate(layer, x, torch.zeros_like(layer.weight))
+    for row in range(2):
+        alternatives = [layer(x) + a * (ranks[0] - bare) + b * (ranks[1] - bare) for a in (0, 1) for b in (0, 1)]
+        found = adapted(x)[row]
+        assert min(float((found - other[row]).abs().max()) for other in alternatives) < 1e-10
+
+
 def test_what_has_no_meaning_is_refused() -> None:
     with pytest.raises(ValueError, match="min_rank .5. is above rank .4."):
         TLoRA.Options(rank=4, min_rank=5)

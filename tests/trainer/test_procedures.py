@@ -80,6 +80,19 @@ def test_a_step_that_the_scaler_left_out_changes_no_average(start, importance):
     assert all(torch.equal(tensor, before[name]) for name, tensor in session.procedures.state().items())
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "torch.optim.SGD"])
+def test_the_last_allocation_is_made_though_the_scaler_leaves_its_step_out(start, optimizer):
+    """On the device, or on the host, which then knows: the gates keep the ranks of the last budget."""
+    options = {"adapter__prune_from": 0.0, "adapter__prune_until": 0.4, "adapter__prune_every": 100, "adapter__target_rank": 1}
+    session = in_fp16(start(adapter__algorithm="adalora", train__steps=5, optimizer__name=optimizer, **options), 2.0**10)
+    for number in range(1, 5):
+        loop.train_step(session)
+        session.optimizer.zero_grad()
+        session.accelerator.scaler.update(2.0**80 if number == 2 else 2.0**10)
+    kept = sum(int(adapter.gate.count_nonzero()) for _, adapter in session.adapters)
+    assert kept == len(session.adapters)
+
+
 def test_a_step_that_the_scaler_left_out_draws_no_gate(start):
     session = in_fp16(start(adapter__algorithm="sora", adapter__sparsity=5.0), 2.0**80)
     loop.train_step(session)
