@@ -48,6 +48,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "oft": {"algorithm": "oft", "block_size": 4, "constraint": 0.03},
     "oft with a scale": {"algorithm": "oft", "block_size": 4, "rescale": True},
     "dora over oft": {"algorithm": "oft", "block_size": 4, "weight_decompose": True},
+    "pissa": {"rank": 3, "alpha": 1.5, "start": "pissa"},
+    "residual lokr full matrix": {"algorithm": "lokr", "factor": 4, "full_matrix": True, "start": "residual"},
     "adalora": {"algorithm": "adalora", "rank": 4, "alpha": 2.0},
     "sora": {"algorithm": "sora", "rank": 4, "alpha": 2.0},
     "dylora": {"algorithm": "dylora", "rank": 4, "alpha": 2.0},
