@@ -63,8 +63,12 @@ class Spectrum:
 
     @classmethod
     def of(cls, change: Tensor) -> Spectrum:
-        """Of a dense change; a kernel is taken as ``(m, c)``."""
-        return cls(*torch.linalg.svd(change.flatten(1), full_matrices=False))
+        """Of a dense change; a kernel is taken as ``(m, c)``. A wide one lies down: of tall ones LAPACK takes the QR first."""
+        flat = change.flatten(1)
+        if flat.shape[0] >= flat.shape[1]:
+            return cls(*torch.linalg.svd(flat, full_matrices=False))
+        right, values, left = torch.linalg.svd(flat.T, full_matrices=False)
+        return cls(left.T, values, right.T)
 
     @classmethod
     def of_factors(cls, up: Tensor, down: Tensor) -> Spectrum:

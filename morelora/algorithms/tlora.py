@@ -29,6 +29,7 @@ from morelora.adapter import Adapter, RankOptions
 from morelora.as_lora import AsLoRA
 from morelora.errors import AdapterError
 from morelora.factors import less
+from morelora.lowrank import Spectrum
 from morelora.procedure import Procedure
 from morelora.site import Site
 
@@ -120,11 +121,11 @@ class TLoRA(AsLoRA):
 
     @torch.no_grad()
     def _begin(self, matrix: Tensor) -> None:
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        rank, count = self.options.rank, len(values)
+        whole = Spectrum.of(matrix)
+        rank, count = self.options.rank, len(whole.values)
         first = {"principal": 0, "middle": (count - rank) // 2, "last": count - rank}[self.options.singular]
         chosen = slice(first, first + rank)
-        for name, tensor in {"up": left[:, chosen], "values": values[chosen], "down": right[chosen]}.items():
+        for name, tensor in {"up": whole.left[:, chosen], "values": whole.values[chosen], "down": whole.right[chosen]}.items():
             getattr(self, name).copy_(tensor)
             getattr(self, f"{name}0").copy_(tensor)
 
