@@ -30,6 +30,7 @@ class Budget(Procedure):
     """Shares out ranks among layers of ``Gated`` adapters; see the module's docstring."""
 
     rewrites = True
+    reads_gradients = True
     adapters: dict[str, Gated]
 
     def __init__(self, adapters: Mapping[str, Adapter], steps: int) -> None:

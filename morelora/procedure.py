@@ -52,6 +52,9 @@ class Procedure:
     rewrites: ClassVar[bool] = False
     """Whether it sets trained values itself after a step, which an average or a second copy of them would not follow."""
 
+    reads_gradients: ClassVar[bool] = False
+    """Whether ``stepped`` looks at the gradients of the step."""
+
     patience: int = 3
     """Steps after which every trained tensor must have had a gradient (LoHa's others wait for its zero factor)."""
 

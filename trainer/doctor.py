@@ -34,6 +34,7 @@ EXTRAS = (
     Extra("lycoris-lora", "a finished file is not checked by loading it with LyCORIS"),
     Extra("xformers", "device.attention = 'xformers' is refused; PyTorch's own attention serves as well on most cards"),
     Extra("bitsandbytes", "no base in 8 or 4 bits (device.quantize) and no 8-bit optimisers"),
+    Extra("deepspeed", "no ZeRO-1 or ZeRO-2 over several devices; plain data parallelism needs nothing"),
 )
 
 

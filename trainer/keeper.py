@@ -85,9 +85,13 @@ class Keeper:
     # checkpoints
 
     def save_checkpoint(self) -> None:
-        """Commit the whole state. Raises ``NonFiniteError`` instead of saving damaged weights."""
+        """Commit the whole state; all processes take part. Raises ``NonFiniteError`` instead of saving damaged weights."""
         session = self.session
-        if self.saved_step == session.step or not session.accelerator.is_main_process:
+        if self.saved_step == session.step:
+            return
+        tensors, values = pack_optimizer(session.optimizer)
+        if not session.accelerator.is_main_process:
+            self.saved_step = session.step
             return
         state = session.adapters.state()
         word = session.word.vectors.state() if session.word else {}
@@ -99,7 +103,6 @@ class Keeper:
                 "They were not saved: the last checkpoint is from before.",
             )
         held = Checkpoint(session.step)
-        tensors, values = pack_optimizer(session.optimizer)
         held.put("adapter", state)
         held.put("word", word)
         held.put("optimizer", tensors)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -40,7 +41,7 @@ def train_steps(
     """
     config = session.config
     meter = Meter(emit, every=1 if session.accelerator.device.type == "cpu" else 10)
-    moved = GradientCheck(session.named_parameters(), session.procedures.patience)
+    moved = GradientCheck(session.named_parameters(), 0 if session.zero else session.procedures.patience)
     while session.step < config.train.steps:
         rates = [float(rate) for rate in session.schedule.get_last_lr()]
         loss, norm = train_step(session)
@@ -77,29 +78,39 @@ def _backward(session: Session) -> Tensor:
     batches = [session.loader.batch(session.step * count + i) for i in range(count)]
     pictures = session.loader.pictures(session.step * count, count)
     total = torch.zeros((), device=session.accelerator.device)
-    for batch in batches:
-        rng.seed_for(seed, MICRO_STEP, batch.number)
-        loss = losses(session, batch).sum() / pictures
-        if loss.requires_grad:  # module dropout may have skipped every adapter
-            session.accelerator.backward(loss)
-        total += loss.detach()
-    penalty = session.procedures.penalty()
-    if penalty is not None:
-        session.accelerator.backward(penalty / session.accelerator.num_processes)
-    for parameter in session.parameters():
-        if parameter.grad is None:  # skipped in every micro step: zero, as where another process did not skip it
-            parameter.grad = torch.zeros_like(parameter)
-    if session.accelerator.num_processes > 1:
-        _sum_gradients(session)
-        total = session.accelerator.reduce(total, "sum")
-    return total
+    with _summed(session) as backward:
+        for batch in batches:
+            rng.seed_for(seed, MICRO_STEP, batch.number)
+            loss = losses(session, batch).sum() / pictures
+            if loss.requires_grad:  # module dropout may have skipped every adapter
+                backward(loss)
+            total += loss.detach()
+        penalty = session.procedures.penalty()
+        if penalty is not None:
+            backward(penalty / session.accelerator.num_processes)
+        for parameter in session.parameters():
+            if parameter.grad is None:  # skipped in every micro step: zero, as where another process did not skip it
+                parameter.grad = torch.zeros_like(parameter)
+    return session.accelerator.reduce(total, "sum") if session.accelerator.num_processes > 1 else total
 
 
-def _sum_gradients(session: Session) -> None:
-    """One all-reduce over what is trained: that is little, so no wrapper around the models is needed.
+@contextmanager
+def _summed(session: Session) -> Iterator[Callable[[Tensor], None]]:
+    """Gives the backward pass; what it adds up inside is summed over the processes on leaving.
 
     Each process divided its losses by the pictures of all, so the sum is the gradient of the mean over all pictures.
     """
+    if session.zero is not None:
+        with session.zero.collected():
+            yield session.zero.backward
+        return
+    yield session.accelerator.backward
+    if session.accelerator.num_processes > 1:
+        _sum_gradients(session)
+
+
+def _sum_gradients(session: Session) -> None:
+    """One all-reduce over what is trained: that is little, so no wrapper around the models is needed."""
     gradients = [parameter.grad for parameter in session.parameters()]
     flat = session.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "sum")
     for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
@@ -110,8 +121,7 @@ def _optimize(session: Session) -> Tensor:
     """Clip, step, limit norms, average; returns the gradient's norm before clipping."""
     config, accelerator = session.config, session.accelerator
     rng.seed_for(config.train.seed, OPTIMIZER_STEP, session.step)
-    norm = accelerator.clip_grad_norm_(session.parameters(), config.optimizer.clip_norm or math.inf)
-    session.optimizer.step()
+    norm = _step(session)
     is_made = None if accelerator.scaler is None else norm.isfinite()
     session.procedures.stepped(Stepped(session.step + 1, partial(current_rates, session.optimizer), is_made))
     if not accelerator.optimizer_step_was_skipped:
@@ -120,8 +130,19 @@ def _optimize(session: Session) -> Tensor:
         session.adapters.limit_norm(config.adapter.max_norm)
     if session.word is not None:
         session.word.pull()
+    if session.zero is not None and session.rewrites:
+        session.zero.take()
     if session.ema is not None:
         session.ema.update(session.step)
+    return norm
+
+
+def _step(session: Session) -> Tensor:
+    """Clip and step; returns the gradient's norm before clipping."""
+    if session.zero is not None:
+        return session.zero.step()
+    norm = session.accelerator.clip_grad_norm_(session.parameters(), session.config.optimizer.clip_norm or math.inf)
+    session.optimizer.step()
     return norm
 
 

@@ -72,7 +72,7 @@ def drift(session: Session, batch: Batch, given: Corrupted) -> Tensor:
 
 def predict(session: Session, batch: Batch, given: Corrupted, text: Text) -> Tensor:
     """The denoiser's prediction under a text, with the adapters as they are."""
-    with session.accelerator.autocast():
+    with session.autocast():
         states = text.states if text.states is not None else session.bundle.encode_text(text.captions)
         return session.bundle.predict(given.noisy, given.t, states, batch.frames)
 

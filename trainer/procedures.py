@@ -28,6 +28,9 @@ def build_procedures(session: Session) -> Procedures:
         if procedure.search is not None and procedure.search.on == "held_out" and session.held is None:
             fix = "hold some out with validation.count, or search on the training pictures"
             raise InputError(f"{name} is to search on held-out pictures, and there are none", fix)
+        if session.zero is not None and procedure.reads_gradients:
+            why = "which DeepSpeed has shared out and taken away by then"
+            raise InputError(f"{name} reads gradients after the step, {why}", "launch it with --multi_gpu (docs/distributed.md)")
         if not procedure.rewrites:
             continue
         if config.train.ema:

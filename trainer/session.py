@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -29,6 +30,7 @@ from trainer.optim import Ema, build_optimizer, build_schedule, evaluated
 from trainer.procedures import build_procedures
 from trainer.saving import Saving
 from trainer.team import PATIENCE, Team, check_launch
+from trainer.zero import INSTALL, Zero, check_zero, is_zero
 
 START = 0
 """Key of the generator that the adapters start from."""
@@ -45,7 +47,7 @@ class Session:
     dataset: Dataset
     loader: Loader
     accelerator: Accelerator
-    optimizer: AcceleratedOptimizer
+    optimizer: AcceleratedOptimizer | Zero
     schedule: LambdaLR
     ema: Ema | None
     held: HeldOut | None = None
@@ -85,8 +87,24 @@ class Session:
     def begin(self) -> None:
         """Before the first step: take the values of ``train.init_from``, averages too."""
         begin_from_file(self.config, self.adapters)
+        if self.zero is not None:
+            self.zero.take()
         if self.ema is not None:
             self.ema = Ema(self.parameters(), self.ema.decay)
+
+    @property
+    def zero(self) -> Zero | None:
+        """The optimiser, where its state is shared out over the processes."""
+        return self.optimizer if isinstance(self.optimizer, Zero) else None
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether trained values are set by something else than the optimiser."""
+        return self.config.adapter.max_norm is not None or any(procedure.rewrites for _, procedure in self.procedures)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Inside, operations have the precision of ``train.precision``."""
+        return autocast(self.config, self.accelerator)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, the trained tensors hold what is exported: their averages, where the run keeps any."""
@@ -95,10 +113,16 @@ class Session:
 
 def build_accelerator(config: Config) -> Accelerator:
     """Device, mixed precision and processes. Raises ``InputError`` where the device or the launcher's settings do not fit."""
-    precision = {"fp32": "no"}.get(config.train.precision, config.train.precision)
+    is_deepspeed = parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")  # which would cast the adapters themselves
+    precision = "no" if is_deepspeed else {"fp32": "no"}.get(config.train.precision, config.train.precision)
+    group = InitProcessGroupKwargs(timeout=PATIENCE)
+    if is_deepspeed and not torch.cuda.is_available():
+        group.backend = "gloo"  # without a word accelerate takes such processes for one each
     AcceleratorState._reset_state()
     try:
-        accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+        accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[group])
+    except ImportError as error:
+        raise InputError(f"this run was launched with DeepSpeed, which cannot be imported: {error}", INSTALL) from error
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"train.precision = {config.train.precision!r} does not work on this device: {error}",
@@ -107,7 +131,16 @@ def build_accelerator(config: Config) -> Accelerator:
     if precision == "fp16" and accelerator.device.type == "cpu":
         raise InputError("train.precision = 'fp16' needs a GPU", "use train.precision = 'bf16' or 'fp32' on a CPU")
     check_launch(accelerator)
+    if is_zero(accelerator):
+        check_zero(config, accelerator.state.deepspeed_plugin)
     return accelerator
+
+
+def autocast(config: Config, accelerator: Accelerator) -> AbstractContextManager[None]:
+    """Mixed precision as ``train.precision`` has it; accelerate's own leaves it to DeepSpeed, which knows no frozen base."""
+    if not is_zero(accelerator):
+        return accelerator.autocast()
+    return torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.train.precision == "bf16")
 
 
 def add_adapters(config: Config, bundle: Bundle) -> tuple[AdapterSet, list[Target]]:
@@ -148,7 +181,7 @@ def encode_ahead(
     stored = config.device.quantize + "-double" * config.device.double_quantize
     name = f"{bundle.fingerprint(*bundle.text_encoders)}-{config.model.dtype}-{stored}-{config.train.precision}"
     encoder = TextEncoder(bundle.encode_text_ahead, name, bundle.max_length, config.model.clip_skip)
-    with accelerator.autocast():  # as the loop would
+    with autocast(config, accelerator):  # as the loop would
         return Encoded(latents, masks, cache.texts(texts, encoder))
 
 
@@ -183,7 +216,10 @@ def build_session(
     resting = resting_parts(bundle, config, accelerator.device, texts_rest=not loader.encodes_in_the_loop)
     resting.rest()
     groups = [word.group()] if word else []
-    optimizer = accelerator.prepare_optimizer(build_optimizer(adapters, targets, config.optimizer, groups))
+    plain = build_optimizer(adapters, targets, config.optimizer, groups)
+    is_shared = is_zero(accelerator)
+    modules = (adapter for _, adapter in adapters)
+    optimizer = Zero(accelerator, modules, plain, config) if is_shared else accelerator.prepare_optimizer(plain)
     schedule = build_schedule(optimizer.optimizer, config.optimizer, config.train.steps)
     trained = [*adapters.parameters(), *(word.vectors.parameters() if word else [])]
     ema = Ema(trained, config.train.ema) if config.train.ema else None

@@ -14,7 +14,7 @@ from trainer.errors import InputError
 
 PATIENCE = timedelta(hours=3)
 """How long a process waits for the others before it gives up: one may be making previews or encoding pictures."""
-SHARDED = {DistributedType.DEEPSPEED: "DeepSpeed", DistributedType.FSDP: "FSDP", DistributedType.MEGATRON_LM: "Megatron-LM"}
+SHARDED = {DistributedType.FSDP: "FSDP", DistributedType.MEGATRON_LM: "Megatron-LM"}
 
 
 @dataclass(frozen=True)

@@ -234,6 +234,7 @@ class _Run:
             for event in search(session):
                 self.emit(event)
             keeper.validate()
+        keeper.save_checkpoint()
         if self.accelerator.is_main_process:
             self._finish(keeper, done)
         self.accelerator.wait_for_everyone()
@@ -245,8 +246,7 @@ class _Run:
             )
 
     def _finish(self, keeper: Keeper, done: bool) -> None:
-        """Checkpoint first, then the file, its check and the pictures."""
-        keeper.save_checkpoint()
+        """The file, its check and the pictures; the checkpoint came first."""
         step = keeper.session.step
         file = keeper.write_export(None if done else step)
         keeper.verify_export(file)

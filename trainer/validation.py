@@ -55,7 +55,7 @@ def _look(session: Session, held: HeldOut, index: int) -> tuple[Tensor, Tensor]:
     x0, noise = x0.to(device), draw_noise(x0, generator).to(device)
     noisy, target = bundle.schedule.corrupt(x0, noise, t), bundle.schedule.target(x0, noise, t)
     predicted = []
-    with session.accelerator.autocast():
+    with session.autocast():
         for part, times in zip(noisy.split(size), t.split(size), strict=True):
             frames = held.views.frames([view] * len(part))
             predicted.append(bundle.predict(part, times, _states(session, held, [item.caption] * len(part)), frames))

@@ -101,7 +101,7 @@ def test_a_team_of_one_agrees_with_itself_and_owns_everything():
 @pytest.mark.parametrize(
     ("kind", "steps", "words"),
     [
-        (DistributedType.DEEPSPEED, 1, ["DeepSpeed", "--multi_gpu", "docs/distributed.md"]),
+        (DistributedType.MEGATRON_LM, 1, ["Megatron-LM", "--multi_gpu", "docs/distributed.md"]),
         (DistributedType.FSDP, 1, ["FSDP", "--multi_gpu"]),
         (DistributedType.MULTI_GPU, 4, ["4 micro steps", "train.accumulation"]),
     ],
@@ -117,11 +117,15 @@ def test_plain_data_parallelism_passes():
         assert check_launch(SimpleNamespace(distributed_type=kind, gradient_accumulation_steps=1)) is None
 
 
-@pytest.mark.parametrize(("name", "processes", "machines"), [("two-gpus", 2, 1), ("two-machines", 8, 2)])
-def test_accelerate_reads_the_shipped_configurations(name, processes, machines):
+@pytest.mark.parametrize(
+    ("name", "kind", "processes", "machines"),
+    [("two-gpus", "MULTI_GPU", 2, 1), ("two-machines", "MULTI_GPU", 8, 2), ("two-gpus-zero2", "DEEPSPEED", 2, 1)],
+)
+def test_accelerate_reads_the_shipped_configurations(name, kind, processes, machines):
     file = Path(__file__).parents[2] / "docs" / "accelerate" / f"{name}.yaml"
     config = load_config_from_file(str(file))
     assert isinstance(config, ClusterConfig)
-    assert (config.distributed_type, config.num_processes, config.num_machines) == ("MULTI_GPU", processes, machines)
+    assert (config.distributed_type, config.num_processes, config.num_machines) == (kind, processes, machines)
     assert config.mixed_precision == "no" and not config.use_cpu
+    assert (config.deepspeed_config or {}).get("zero_stage") == (2 if kind == "DEEPSPEED" else None)
     assert file.name in (file.parents[1] / "distributed.md").read_text(encoding="utf-8")

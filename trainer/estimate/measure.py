@@ -81,7 +81,7 @@ def measure(session: Session, loader: Loader, prompts: list[str]) -> Measured:
             session.optimizer.zero_grad(set_to_none=True)
             taken.append(_now(device) - start)
         seconds = min(taken[WARM_UP:])  # what other programs take of the machine only adds to it
-        tensors, _ = pack_optimizer(session.optimizer.optimizer)
+        tensors, _ = pack_optimizer(session.optimizer)
         checkpoint = sum(tensor.nbytes for tensor in (*tensors.values(), *session.parameters()))
         config = session.config
         short = config.preview.model_copy(update={"steps": 2})
@@ -102,7 +102,7 @@ def lifetime_peak(device: torch.device) -> int:
 @contextmanager
 def undone(session: Session) -> Iterator[None]:
     """Whatever is trained inside, the session is afterwards as before."""
-    optimizer, scaler = session.optimizer.optimizer, session.accelerator.scaler
+    optimizer, scaler = session.optimizer, session.accelerator.scaler
     trained = session.parameters()  # now: a word may come to rest inside
     values_before = [parameter.detach().clone() for parameter in trained]
     tensors, values = pack_optimizer(optimizer)
