@@ -11,6 +11,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -100,22 +101,25 @@ def prepare(options: argparse.Namespace, output: Path) -> tuple[Any, dict[str, A
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from app.jobs import Jobs
-    from app.pages import home
+    from app import site
+    from app.studio import Studio
 
     allowed = Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(options.host, options.share))
-    page = home.build(Jobs(output.resolve(), state / "logs"))
-    return page, {
+    studio = Studio(output.resolve())
+    threading.Thread(target=studio.queue.run_forever, daemon=True).start()
+    atexit.register(studio.close)
+    return site.build(studio), {
         "server_name": options.host,
         "auth": options.auth,
         "share": options.share,
         "app_kwargs": {"middleware": [allowed]},
         "allowed_paths": [str(output.resolve())],
+        "blocked_paths": [str(studio.state)],
         "max_file_size": LARGEST_UPLOAD,
         "quiet": True,
         "ssr_mode": False,
         "footer_links": [],
-        **home.LOOK,
+        **site.LOOK,
     }
 
 

@@ -16,6 +16,15 @@ Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class SavedAt:
+    """A checkpoint or an exported file, and its step."""
+
+    step: int
+    kind: str
+    file: str
+
+
+@dataclass(frozen=True)
 class View:
     """What is known of a run now. ``state``: none, starting, running, done, stopped, failed or interrupted."""
 
@@ -26,6 +35,8 @@ class View:
     loss: float | None = None
     seconds_left: float | None = None
     losses: list[tuple[int, float]] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    saved: tuple[SavedAt, ...] = ()
     plan: Mapping[str, Any] = field(default_factory=dict)
     preview_step: int | None = None
     previews: tuple[Path, ...] = ()
@@ -34,13 +45,13 @@ class View:
     checks: tuple[str, ...] = ()
 
     @property
-    def is_over(self) -> bool:
-        return self.state not in ("starting", "running")
+    def can_go_on(self) -> bool:
+        """Whether ``--resume`` has something to do."""
+        return self.state in ("stopped", "failed", "interrupted")
 
 
-def look(run: RunDir) -> View:
-    """The run as its folder shows it now."""
-    events = run.events()
+def look(run: RunDir, events: Sequence[Event]) -> View:
+    """The run as its folder and its events show it now."""
     plan = (last(events, "Started") or {}).get("plan", {})
     steps = [event for event in events if event["event"] == "Step"]
     now = steps[-1] if steps else {}
@@ -56,6 +67,8 @@ def look(run: RunDir) -> View:
         loss=now.get("loss"),
         seconds_left=(total - now["step"]) / now["rate"] if now.get("rate") else None,
         losses=smooth([(event["step"], event["loss"]) for event in steps]),
+        validation=[(event["step"], event["loss"]) for event in events if event["event"] == "Validated"],
+        saved=tuple(SavedAt(event["step"], event["kind"], event["file"]) for event in events if event["event"] == "Saved"),
         plan=plan,
         preview_step=preview["step"] if preview else None,
         previews=tuple(existing(run, preview["files"])) if preview else (),

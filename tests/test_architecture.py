@@ -133,7 +133,7 @@ def test_families_do_not_know_each_other():
 
 
 def test_the_browser_page_imports_no_torch():
-    code = "import sys, app.main, app.pages.home; print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
+    code = "import sys, app.main, app.site; print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -82,11 +82,11 @@ def load(file: Path) -> Config:
 
 def to_values(config: Config, whole: bool = True) -> Values:
     """Plain nested values: all that are not empty, or only those that differ from the defaults."""
-    values = _plain(config)
+    values = plain(config)
     if whole:
         return values
     algorithm = config.adapter.algorithm
-    result = _difference(values, _plain(Config.model_validate({"adapter": {"algorithm": algorithm}})))
+    result = _difference(values, plain(Config.model_validate({"adapter": {"algorithm": algorithm}})))
     if algorithm != Config().adapter.algorithm:
         result["adapter"] = {"algorithm": algorithm} | result.get("adapter", {})
     return result
@@ -95,6 +95,11 @@ def to_values(config: Config, whole: bool = True) -> Values:
 def to_toml(config: Config, whole: bool = True) -> str:
     """TOML that ``parse`` reads back to an equal ``Config``."""
     return tomlkit.dumps(to_values(config, whole))
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Nested values as TOML, checked or not."""
+    return tomlkit.dumps(plain(values))
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any]) -> dict[str, str]:
@@ -188,15 +193,15 @@ def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, values
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Pydantic objects as dicts without empty values; options stand beside their owner's fields."""
     if isinstance(value, BaseModel):
         value = {name: getattr(value, name) for name in type(value).model_fields}
         options = value.pop(OPTIONS, {})
-        value |= _plain(options) if isinstance(options, BaseModel) else options
+        value |= plain(options) if isinstance(options, BaseModel) else options
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: plain(item) for key, item in value.items() if item is not None}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _difference(values: Values, defaults: Values) -> Values:

@@ -1,1 +1,6 @@
-"""One file a page."""
+"""The pages in the order of the navigation. A new page is a file and a line here."""
+
+from app.page import Page
+from app.pages import home, recipe, train
+
+PAGES: tuple[Page, ...] = (home.PAGE, recipe.PAGE, train.PAGE)

@@ -28,22 +28,22 @@ def steps(*numbers: int, rate: float = 2.0) -> list[Step]:
 
 
 def test_an_empty_folder_is_starting(tmp_path):
-    assert watch.look(RunDir(tmp_path)).state == "starting"
+    assert watch.look(RunDir(tmp_path), []).state == "starting"
 
 
 def test_a_running_run_is_told_by_its_lock(tmp_path):
     run = run_with(tmp_path, Started(PLAN, 0), *steps(1, 2))
-    assert watch.look(run).state == "interrupted"
+    assert watch.look(run, run.events()).state == "interrupted"
     code = "import sys; from pathlib import Path; from trainer.run import RunDir; run = RunDir(Path(sys.argv[1])); run.lock(); "
     code += "print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        view = watch.look(run)
+        view = watch.look(run, run.events())
         holder.communicate()
     assert (view.state, view.step, view.steps, view.loss) == ("running", 2, 100, 0.5)
     assert view.seconds_left == 49.0
-    assert watch.look(run).state == "interrupted", "the lock is free again"
+    assert watch.look(run, run.events()).state == "interrupted", "the lock is free again"
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_a_running_run_is_told_by_its_lock(tmp_path):
     ],
 )
 def test_the_last_deciding_event_decides(tmp_path, last, state, message):
-    view = watch.look(run_with(tmp_path, Started(PLAN, 0), *last, *steps(1)))
+    run = run_with(tmp_path, Started(PLAN, 0), *last, *steps(1))
+    view = watch.look(run, run.events())
     assert view.state == state and message in view.message
-    assert view.is_over
 
 
 def test_result_and_newest_pictures_are_shown_when_they_exist(tmp_path):
@@ -68,7 +68,7 @@ def test_result_and_newest_pictures_are_shown_when_they_exist(tmp_path):
         (tmp_path / name).touch()
     events = [Started(PLAN, 0), Preview(0, ["previews/a.png"]), Preview(50, ["previews/b.png", "previews/gone.png"])]
     run = run_with(tmp_path, *events, Verified("diffusers", 151, 3e-4, "the same change"), Finished(100, "x.safetensors"))
-    view = watch.look(run)
+    view = watch.look(run, run.events())
     assert (view.preview_step, view.previews) == (50, (tmp_path / "previews/b.png",))
     assert (view.file, view.before_after) == (tmp_path / "x.safetensors", tmp_path / "before_after.png")
     assert view.checks == ("diffusers: the same change",)
@@ -79,14 +79,14 @@ def test_a_file_outside_the_run_is_not_shown(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "link.png").symlink_to(tmp_path / "secret.png")
     run = run_with(tmp_path / "run", Started(PLAN, 0), Preview(0, ["../secret.png", "/etc/passwd", "link.png"]))
-    assert watch.look(run).previews == ()
+    assert watch.look(run, run.events()).previews == ()
 
 
 def test_a_torn_last_line_is_left_out(tmp_path):
     run = run_with(tmp_path, Started(PLAN, 0), *steps(1, 2))
     with run.events_file.open("a", encoding="utf-8") as stream:
         stream.write('{"event": "Step", "step": 3, "lo')
-    assert watch.look(run).step == 2
+    assert watch.look(run, run.events()).step == 2
 
 
 def test_smooth_gives_means_of_neighbours_and_few_points():

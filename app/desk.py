@@ -1,0 +1,73 @@
+"""Answers that need torch or the trainer, from one process beside the server, which itself stays small.
+
+A question is the name of a function in ``trainer.answers``. The process starts with the first question and lives on; if
+it dies it is started again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+ANSWERS = "trainer.answers"
+TIMEOUT = 120.0
+
+
+class Refused(Exception):  # noqa: N818
+    """The answer is no: a message for the user, with what to do."""
+
+
+class Desk:
+    """Asks the process beside this one. Safe for several threads; questions are answered one after the other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def ask(self, question: str, *given: Any, timeout: float = TIMEOUT) -> Any:
+        """What ``trainer.answers.QUESTION(*given)`` returns.
+
+        Raises:
+            Refused: it raised an error that is meant for the user, took too long, or its process died twice.
+        """
+        try:
+            refused, answer = self._answer(question, given, timeout)
+        except BrokenProcessPool:
+            self.close()
+            try:
+                refused, answer = self._answer(question, given, timeout)
+            except BrokenProcessPool as error:
+                self.close()
+                raise Refused("the process that answers ended twice; there may be too little memory") from error
+        if refused:
+            raise Refused(answer)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            if self._pool is not None:
+                self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def _answer(self, question: str, given: tuple[Any, ...], timeout: float) -> tuple[bool, Any]:
+        try:
+            return self._start().submit(answered, question, given).result(timeout)
+        except TimeoutError as error:
+            self.close()
+            raise Refused(f"no answer within {timeout:.0f} seconds") from error
+
+    def _start(self) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            return self._pool
+
+
+def answered(question: str, given: tuple[Any, ...]) -> tuple[bool, Any]:
+    """Runs in the process: whether it was refused, and the answer or the reason."""
+    return importlib.import_module(ANSWERS).answer(question, given)

@@ -1,0 +1,210 @@
+"""The recipe: where it begins, the settings that matter, all others by section, what was changed, and the TOML that will run."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from app.desk import Refused
+from app.page import QUIET, WORKING, Page, note
+from app.pages.home import TO_TRAIN
+from app.parts import form
+from app.studio import Studio
+from app.text import say
+from trainer import presets
+
+ALGORITHM = "adapter.algorithm"
+
+Values = dict[str, Any]
+
+
+class RecipePage:
+    """The components and what they do."""
+
+    def __init__(self, studio: Studio, site: gr.Blocks) -> None:
+        self.studio = studio
+        rows = studio.schema
+        self.basic = [row for row in rows if row["level"] == "basic"]
+        self.sections = list(dict.fromkeys(row["path"].partition(".")[0] for row in rows))
+        self.advanced = [row for row in rows if row["level"] != "basic"]
+        self.rows = [*self.basic, *self.advanced]
+        with gr.Row():
+            with gr.Column(scale=3, min_width=320):
+                self._controls()
+            with gr.Column(scale=2, min_width=320):
+                self._beside()
+        self.seen = gr.State([])
+        self.told = gr.State([])
+        self.started = gr.Textbox(visible=False)
+        self._connect(site)
+
+    # what is seen
+
+    def _controls(self) -> None:
+        choices = [(f"{preset.name}: {preset.title}", preset.name) for preset in presets.list_presets()]
+        self.preset = gr.Dropdown(choices, label=say("recipe.preset"), elem_id="preset")
+        with gr.Column(elem_classes="fields"):
+            self.controls = [form.control(row, visible=True) for row in self.basic]
+        self.search = gr.Textbox(label=say("recipe.search"), placeholder=say("recipe.search_hint"), elem_id="search")
+        self.groups = []
+        for section in self.sections:
+            rows = [row for row in self.advanced if row["path"].startswith(f"{section}.")]
+            with gr.Accordion(say(f"section.{section}"), open=False) as group, gr.Column(elem_classes="fields"):
+                self.controls += [form.control(row, visible=True) for row in rows]
+            self.groups.append(group)
+
+    def _beside(self) -> None:
+        self.verdict = gr.HTML(elem_id="verdict")
+        self.start = gr.Button(say("recipe.start"), variant="primary", elem_id="start")
+        self.changes = gr.CheckboxGroup(label=say("recipe.changed"), info=say("recipe.changed_hint"), visible=False)
+        self.toml = gr.Code(language=None, label=say("recipe.toml"), interactive=False, elem_id="toml", wrap_lines=True)
+
+    # what happens
+
+    def _connect(self, site: gr.Blocks) -> None:
+        live = [
+            self.preset,
+            self.verdict,
+            self.start,
+            self.changes,
+            self.toml,
+            *self.groups,
+            *self.controls,
+            self.seen,
+            self.told,
+        ]
+        given = [self.search, self.seen, self.told, *self.controls]
+        one_by_one: dict[str, Any] = {"concurrency_id": "recipe", "concurrency_limit": 1}
+        site.load(self.show, [self.search], live, **WORKING, **one_by_one)
+        gr.on(
+            [trigger for control in self.controls for trigger in triggers(control)], self.edit, given, live,
+            trigger_mode="always_last", **QUIET, **one_by_one,
+        )  # fmt: skip
+        gr.on([self.search.submit, self.search.input], self.seek, given, live, trigger_mode="always_last", **QUIET, **one_by_one)
+        self.preset.input(self.begin, [self.preset, self.search], live, **WORKING, **one_by_one)
+        self.changes.input(self.reset, [self.changes, self.search], live, **QUIET, **one_by_one)
+        self.start.click(self.run, outputs=self.started, **WORKING, **one_by_one).then(
+            None, self.started, None, js=TO_TRAIN, **QUIET
+        )
+
+    def show(self, search: str) -> list[Any]:
+        """Everything as the draft has it."""
+        return self._updates(search, [])
+
+    def edit(self, search: str, seen: list[Any], told: list[Any], *values: Any) -> list[Any]:
+        """A control was changed by the user."""
+        try:
+            changes = form.changed(self.rows, seen, values) if seen else {}
+            self._take(changes)
+        except (ValueError, Refused) as error:
+            gr.Warning(html.escape(str(error)))
+        return self._updates(search, told, values)
+
+    def seek(self, search: str, seen: list[Any], told: list[Any], *values: Any) -> list[Any]:
+        """Other settings are looked for."""
+        return self._updates(search, told, values)
+
+    def begin(self, preset: str, search: str) -> list[Any]:
+        """Another preset."""
+        self.studio.draft.begin(presets.load(preset), preset)
+        return self._updates(search, [])
+
+    def reset(self, kept: list[str], search: str) -> list[Any]:
+        """Take back the changes that are no longer ticked."""
+        self.studio.draft.reset([path for path in self.studio.draft.changes() if path not in kept])
+        return self._updates(search, [])
+
+    def run(self) -> str:
+        """Into the queue; returns the run's name, '' where the recipe cannot run."""
+        judged = self._judge()
+        if judged["problem"]:
+            gr.Warning(html.escape(judged["problem"]))
+            return ""
+        return self.studio.queue.add(judged["toml"], judged["whole"]["run"]["name"])
+
+    # how
+
+    def _take(self, changes: Mapping[str, Any]) -> None:
+        algorithm = changes.get(ALGORITHM)
+        if algorithm:
+            draft = self.studio.draft
+            draft.replace(self.studio.desk.ask("with_algorithm", draft.values, draft.preset, algorithm))
+        self.studio.draft.put({path: value for path, value in changes.items() if path != ALGORITHM})
+        kept, reasons = self.studio.desk.ask("without_vain", self.studio.draft.values)
+        if reasons:
+            self.studio.draft.replace(kept)
+            gr.Info(html.escape(say("recipe.taken_out", reasons="; ".join(reasons))))
+
+    def _judge(self) -> Values:
+        try:
+            return self.studio.desk.ask("check", self.studio.draft.values)
+        except Refused as error:
+            return {"problem": str(error), "toml": "", "whole": {}, "no_effect": {}}
+
+    def _updates(self, search: str, told: list[Any], values: tuple[Any, ...] = ()) -> list[Any]:
+        """New properties of everything, of which only those are sent that a tab does not have.
+
+        A tab has what it was ``told``, but for the controls that a user has changed since: ``values`` are what they hold.
+        """
+        seen, new = self._now(search)
+        sent = [
+            gr.skip() if told and old == update else gr.update(**update) for old, update in zip(told or new, new, strict=True)
+        ]
+        first = len(new) - len(self.rows)
+        for number, value in enumerate(values, first):
+            if not form.same(value, new[number]["value"]):
+                sent[number] = gr.update(**new[number])
+        return [*sent, seen, new]
+
+    def _now(self, search: str) -> tuple[list[Any], list[Values]]:
+        """What every control is to hold, and the properties of all components."""
+        draft, judged = self.studio.draft, self._judge()
+        changes = draft.changes()
+        whole = judged["whole"] or draft.values
+        seen = form.current(self.rows, whole)
+        algorithm = whole.get("adapter", {}).get("algorithm", "lora")
+        visible = [form.is_relevant(row, algorithm, judged["no_effect"]) and form.matches(row, search) for row in self.rows]
+        lines = [(change_line(path, *pair), path) for path, pair in changes.items()]
+        rows = zip(self.rows, seen, visible, strict=True)
+        return seen, [
+            {"value": draft.preset or None},
+            {"value": note(judged["problem"] or say("recipe.fine"), "bad" if judged["problem"] else "good")},
+            {"interactive": not judged["problem"]},
+            {"choices": lines, "value": list(changes), "visible": bool(changes)},
+            {"value": judged["toml"]},
+            *self._group_updates(visible, changes, search),
+            *(form.update(row, value, show, row["path"] in changes) for row, value, show in rows),
+        ]
+
+    def _group_updates(self, visible: list[bool], changes: Mapping[str, Any], search: str) -> list[Values]:
+        found = []
+        for section in self.sections:
+            rows = [
+                number for number in range(len(self.basic), len(self.rows)) if self.rows[number]["path"].startswith(f"{section}.")
+            ]
+            count = len({self.rows[number]["path"] for number in rows} & changes.keys())
+            label = say(f"section.{section}") + (f" · {count}" if count else "")
+            found.append({"label": label, "visible": any(visible[number] for number in rows), "open": bool(search)})
+        return found
+
+
+def triggers(control: Any) -> list[Any]:
+    """The events by which a user ends a change of a control."""
+    return [control.blur, control.submit] if isinstance(control, gr.Number | gr.Textbox) else [control.input]
+
+
+def change_line(path: str, before: Any, now: Any) -> str:
+    """``optimizer.lr: 0.001 → 0.002``."""
+    old, new = (say("recipe.unset") if value is None else str(value) for value in (before, now))
+    return f"{path}: {old} → {new}"
+
+
+def build(studio: Studio, site: gr.Blocks) -> None:
+    """The page."""
+    RecipePage(studio, site)
+
+
+PAGE = Page("recipe", build)

@@ -1,0 +1,135 @@
+"""A run while it goes on and after: state, curves, newest samples, the file, the log, and the buttons to stop it and go on."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.page import QUIET, Page, asked_run, note
+from app.parts.chart import Series, chart
+from app.parts.status import status
+from app.studio import Studio
+from app.text import say
+from app.watch import View
+
+REFRESH_SECONDS = 1.5
+LOG_LINES = 40
+PICTURE_BUTTONS: Any = ["download", "fullscreen"]
+KEEP_ADDRESS = "(name) => { if (name) history.replaceState(null, '', './train?run=' + encodeURIComponent(name)); return name; }"
+
+
+def build(studio: Studio, site: gr.Blocks) -> None:
+    """The page."""
+    run = gr.Dropdown(choices=[], label=say("train.run"), interactive=True, elem_id="run")
+    parts = live_parts()
+    shown = gr.State([])
+    stop, go_on = parts[1], parts[2]
+
+    def show(name: str | None, before: list[Any]) -> list[Any]:
+        names = studio.names()
+        name = name if name in names else next(iter(names), None)
+        new = [{"choices": names, "value": name}, *updates(studio, name)]
+        sent = [
+            gr.skip() if before and old == update else gr.update(**update) for old, update in zip(before or new, new, strict=True)
+        ]
+        return [*sent, new]
+
+    def enter(request: gr.Request) -> list[Any]:
+        return show(asked_run(request), [])
+
+    live = [run, *parts, shown]
+    site.load(enter, outputs=live, **QUIET)
+    run.input(lambda name: show(name, []), run, live, js=KEEP_ADDRESS, **QUIET)
+    stop.click(studio.queue.request_stop, run, None, **QUIET)
+    go_on.click(studio.queue.resume, run, None, **QUIET)
+    gr.Timer(REFRESH_SECONDS).tick(show, [run, shown], live, **QUIET)
+
+
+PAGE = Page("train", build)
+
+
+def live_parts() -> list[Any]:
+    """The components of ``updates``, in its order."""
+    heading = {"visible": False, "padding": False}
+    parts = [gr.HTML(elem_id="status")]
+    with gr.Row():
+        parts += [
+            gr.Button(say("train.stop"), variant="stop", size="sm", visible=False, elem_id="stop"),
+            gr.Button(say("train.resume"), size="sm", visible=False, elem_id="resume"),
+            gr.DownloadButton(say("train.download"), visible=False, variant="primary", size="sm", elem_id="download"),
+        ]
+    parts += [
+        gr.HTML(**heading),
+        gr.Image(show_label=False, visible=False, interactive=False, type="filepath", buttons=PICTURE_BUTTONS, elem_id="sheet"),
+        gr.HTML(**heading),
+        gr.Gallery(show_label=False, columns=6, visible=False, buttons=PICTURE_BUTTONS, elem_id="pictures"),
+        gr.HTML(visible=False, padding=False, elem_id="curves"),
+    ]
+    with gr.Accordion(say("train.log"), open=False):
+        parts.append(gr.HTML(padding=False, elem_id="log"))
+    return parts
+
+
+def updates(studio: Studio, name: str | None) -> list[dict[str, Any]]:
+    """New properties of status, buttons, sheet, pictures, curves and log; empty ones are hidden."""
+    view, words = studio.runs.view(name), studio.queue.last_words(name) if name else ""
+    when = say("train.base_pictures") if view.preview_step == 0 else say("train.pictures", step=view.preview_step)
+    drawn = curves(view)
+    return [
+        {"value": state(studio, name, view, words)},
+        {"visible": view.state == "running"},
+        {"visible": view.can_go_on and not any(job.name == name and (job.waits or job.lives()) for job in studio.queue.jobs())},
+        _file(view.file),
+        _heading(say("train.before_after"), view.before_after is not None),
+        _file(view.before_after),
+        _heading(when, bool(view.previews)),
+        {"value": [str(file) for file in view.previews], "visible": bool(view.previews)},
+        {"value": drawn, "visible": bool(drawn)},
+        {"value": f"<pre class='log'>{html.escape(log(studio, name))}</pre>"},
+    ]
+
+
+def state(studio: Studio, name: str | None, view: View, words: str) -> str:
+    """The status, or why there is none."""
+    if view.state == "none" and not words:
+        waits = any(job.name == name and job.waits for job in studio.queue.jobs())
+        if name:
+            return note(say("train.waiting") if waits else say("state.starting"))
+        return note(say("train.none"))
+    return status(view, words)
+
+
+def curves(view: View) -> str:
+    """Loss, and the loss on held-out pictures, over the steps; a mark at each checkpoint and export."""
+    marks = [(saved.step, say("train.saved", step=saved.step, kind=saved.kind)) for saved in view.saved]
+    loss = chart([Series(say("train.loss"), view.losses)], say("train.step"), say("train.loss"), marks)
+    held = chart([Series(say("train.validation"), view.validation)], say("train.step"), say("train.validation"), marks)
+    return f"<div class='charts'>{loss}{held}</div>" if loss or held else ""
+
+
+def log(studio: Studio, name: str | None) -> str:
+    """The last lines of the run's log, or of what its process printed."""
+    run = studio.runs.folder(name)
+    files = [
+        file for file in (run.log_file if run else None, studio.queue.log_of(name) if name else None) if file and file.is_file()
+    ]
+    return tail(files[0]) if files else ""
+
+
+def tail(file: Path) -> str:
+    """The last lines of a text file, of which only the end is read."""
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - 200 * LOG_LINES))
+        text = stream.read().decode("utf-8", errors="replace")
+    return "\n".join(text.splitlines()[-LOG_LINES:])
+
+
+def _heading(text: str, visible: bool) -> dict[str, Any]:
+    return {"value": f"<h3>{html.escape(text)}</h3>", "visible": visible}
+
+
+def _file(path: Path | None) -> dict[str, Any]:
+    return {"value": str(path) if path else None, "visible": path is not None}

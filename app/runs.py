@@ -1,0 +1,80 @@
+"""The runs in the output folder, and their events, of which only the new lines are read each time."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app import watch
+from app.watch import View
+from trainer.run import RunDir
+
+
+@dataclass
+class Feed:
+    """What has been read of one events file."""
+
+    identity: tuple[int, int] = (0, 0)
+    offset: int = 0
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Runs:
+    """Names, folders and views. A name is only taken where such a run is there, so that no other folder can be asked for."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self._feeds: dict[str, Feed] = {}
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """All runs, the newest first."""
+        folders = [path for path in self.output.glob("*") if RunDir(path).config_file.is_file() and not path.is_symlink()]
+        return [path.name for path in sorted(folders, key=_born, reverse=True)]
+
+    def folder(self, name: str | None) -> RunDir | None:
+        """A run by its name; None where there is none."""
+        return RunDir(self.output / name) if name and name in self.names() else None
+
+    def view(self, name: str | None) -> View:
+        """What a page shows of a run; the state ``none`` where there is none."""
+        run = self.folder(name)
+        return watch.look(run, self.events(run)) if run else View("none")
+
+    def events(self, run: RunDir) -> list[dict[str, Any]]:
+        """All whole lines so far. A file that was written anew, as by a resumed run, is read anew."""
+        with self._lock:
+            feed = self._feeds.setdefault(run.path.name, Feed())
+            try:
+                with run.events_file.open("rb") as stream:
+                    status = os.fstat(stream.fileno())
+                    identity = (status.st_dev, status.st_ino)
+                    if identity != feed.identity or status.st_size < feed.offset:
+                        feed.identity, feed.offset, feed.events = identity, 0, []
+                    stream.seek(feed.offset)
+                    whole, newline, _ = stream.read().rpartition(b"\n")
+            except OSError:
+                self._feeds.pop(run.path.name, None)
+                return []
+            feed.offset += len(whole) + len(newline)
+            feed.events += [event for line in whole.splitlines() if (event := _event(line))]
+            return list(feed.events)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "event" in found else None
+
+
+def _born(path: Path) -> float:
+    try:
+        return RunDir(path).config_file.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,43 @@
+"""All pages as one gradio app, and how it is drawn: fonts of the machine, nothing from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.page import navigation
+from app.pages import PAGES
+from app.studio import Studio
+
+FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+THEME: dict[str, Any] = {
+    "block_title_background_fill": "none", "block_title_text_color": "*body_text_color", "block_title_padding": "0",
+    "block_label_background_fill": "none", "block_label_text_color": "*body_text_color", "block_label_shadow": "none",
+    "block_info_text_color": "*neutral_600", "block_info_text_color_dark": "*neutral_300",
+    "input_border_width": "1px", "input_border_color": "*neutral_300", "input_border_color_dark": "*neutral_600",
+    "button_secondary_background_fill": "*neutral_100", "button_secondary_background_fill_dark": "*neutral_700",
+}  # fmt: skip
+LOOK = {
+    "theme": gr.themes.Soft(primary_hue="indigo", font=FONT, font_mono=["ui-monospace", "Consolas", "monospace"]).set(**THEME),
+    "css_paths": [Path(__file__).parent / "style.css"],
+}
+KEPT = (3600, 86400)
+"""Seconds: how often old copies of uploads are looked for, and how old they get."""
+
+
+def build(studio: Studio) -> gr.Blocks:
+    """The app over one studio."""
+    with gr.Blocks(title="MoreLoRA", analytics_enabled=False, delete_cache=KEPT) as site:
+        _fill(site, studio, 0)
+    for number in range(1, len(PAGES)):
+        with site.route(PAGES[number].name, f"/{PAGES[number].path}", show_in_navbar=False):
+            _fill(site, studio, number)
+    return site
+
+
+def _fill(site: gr.Blocks, studio: Studio, number: int) -> None:
+    page = PAGES[number]
+    gr.HTML(navigation(PAGES, page), padding=False)
+    page.build(studio, site)

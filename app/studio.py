@@ -1,0 +1,43 @@
+"""What the pages work with: the runs, the queue, the recipe being edited, and the process that answers questions."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from app.desk import Desk
+from app.draft import Draft
+from app.queue import Queue
+from app.runs import Runs
+
+STATE = ".app"
+"""Folder of the server's own files among the runs; never served."""
+
+
+class Studio:
+    """One for the server; every page is handed it."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.state = output / STATE
+        self.state.mkdir(parents=True, exist_ok=True)
+        self.runs = Runs(output)
+        self.queue = Queue(output, self.state)
+        self.draft = Draft(self.state / "draft.json")
+        self.desk = Desk()
+
+    @cached_property
+    def schema(self) -> list[dict[str, Any]]:
+        """Every setting as a row; asked once."""
+        return self.desk.ask("schema")
+
+    def names(self) -> list[str]:
+        """Runs to choose from: those that wait or failed before they had a folder, then those with one, the newest first."""
+        made = self.runs.names()
+        return [job.name for job in reversed(self.queue.jobs()) if job.name not in made] + made
+
+    def close(self) -> None:
+        """End what the server started for itself; runs go on."""
+        self.queue.close()
+        self.desk.close()

@@ -1,0 +1,96 @@
+"""The recipe page: changes are taken, told, taken back; what is wrong is said; two tabs do not undo each other."""
+
+from __future__ import annotations
+
+import gradio as gr
+import pytest
+
+from app.pages.recipe import RecipePage, change_line
+from app.studio import Studio
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory):
+    studio = Studio(tmp_path_factory.mktemp("runs"))
+    yield studio
+    studio.close()
+
+
+@pytest.fixture
+def page(studio):
+    studio.draft.begin(studio.desk.ask("preset", "pocket-lora"), "pocket-lora")
+    with gr.Blocks() as site:
+        return RecipePage(studio, site)
+
+
+class Tab:
+    """A browser's tab: holds the values that it was sent."""
+
+    def __init__(self, page: RecipePage) -> None:
+        self.page, self.search = page, ""
+        self.take(page.show(""))
+
+    def take(self, updates: list) -> None:
+        *_, self.seen, self.told = updates
+        first = len(self.told) - len(self.page.rows)
+        self.values = [update["value"] for update in self.told[first:]]
+        self.visible = {row["path"] for row, update in zip(self.page.rows, self.told[first:], strict=True) if update["visible"]}
+
+    def set(self, path: str, value: object) -> None:
+        place = next(number for number, row in enumerate(self.page.rows) if row["path"] == path)
+        values = [*self.values[:place], value, *self.values[place + 1 :]]
+        self.take(self.page.edit(self.search, self.seen, self.told, *values))
+
+    def get(self, path: str) -> object:
+        return self.values[next(number for number, row in enumerate(self.page.rows) if row["path"] == path)]
+
+    @property
+    def verdict(self) -> str:
+        return self.told[1]["value"]
+
+    @property
+    def changed(self) -> list[str]:
+        return self.told[3]["value"]
+
+
+def test_a_change_is_marked_and_can_be_taken_back(page):
+    tab = Tab(page)
+    assert tab.changed == [] and tab.get("train.steps") == 220
+    tab.set("train.steps", 30)
+    assert tab.changed == ["train.steps"] and "steps = 30" in tab.told[4]["value"]
+    tab.take(page.reset([], ""))
+    assert tab.changed == [] and tab.get("train.steps") == 220
+
+
+def test_what_is_wrong_is_said_and_nothing_can_be_started(page):
+    tab = Tab(page)
+    tab.set("train.steps", -3)
+    assert "train.steps = -3" in tab.verdict and not tab.told[2]["interactive"]
+    assert page.run() == "" and page.studio.queue.jobs() == []
+    tab.set("train.steps", 30)
+    assert "can run" in tab.verdict and tab.told[2]["interactive"]
+
+
+def test_two_tabs_do_not_undo_each_other(page):
+    one, other = Tab(page), Tab(page)
+    one.set("train.steps", 30)
+    other.set("optimizer.lr", 0.01)
+    assert page.studio.draft.values["train"]["steps"] == 30 and other.get("train.steps") == 30
+
+
+def test_settings_without_effect_and_of_other_algorithms_are_hidden(page):
+    tab = Tab(page)
+    assert "adapter.k" not in tab.visible and "adapter.rank" in tab.visible
+    tab.set("adapter.algorithm", "hadamard")
+    assert "adapter.k" in tab.visible and tab.get("adapter.algorithm") == "hadamard"
+    tab.set("train.text_encoder", False)
+    assert "optimizer.text_encoder_lr" not in tab.visible
+
+
+def test_a_started_recipe_is_in_the_queue(page):
+    name = page.run()
+    assert name and [job.name for job in page.studio.queue.jobs()] == [name]
+
+
+def test_a_change_in_one_line():
+    assert change_line("optimizer.lr", None, 0.001) == "optimizer.lr: not set → 0.001"

@@ -1,0 +1,68 @@
+"""The page of a run: what is hidden, what is sent again, and in which order."""
+
+from __future__ import annotations
+
+import inspect
+
+import gradio as gr
+import pytest
+
+from app.pages import train
+from app.studio import Studio
+from trainer.events import Failed, Preview, Saved, Started, Step
+from trainer.run import RunDir
+
+PLAN = {"trained": [], "pictures": 12, "dropped": 0, "device": "cpu", "steps": 4}
+
+
+@pytest.fixture
+def studio(tmp_path) -> Studio:
+    return Studio(tmp_path)
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDir:
+    run = RunDir(tmp_path / "one")
+    run.path.mkdir()
+    run.config_file.touch()
+    run.emit(Started(PLAN, 0))
+    return run
+
+
+def test_updates_and_components_stand_in_the_same_order(studio, run):
+    with gr.Blocks():
+        parts = train.live_parts()
+    for part, update in zip(parts, train.updates(studio, "one"), strict=True):
+        assert set(update) <= set(inspect.signature(type(part)).parameters), type(part)
+
+
+def test_a_run_in_its_course(studio, run):
+    run.lock()
+    for step in range(1, 3):
+        run.emit(Step(step, 0.5 / step, 1e-3, 1.0, 2.0))
+    run.previews.mkdir()
+    run.preview_file(0, 0).touch()
+    run.emit(Preview(0, ["previews/000000-00.png", "../../etc/passwd"]))
+    run.emit(Saved(2, "checkpoint", "checkpoints/2"))
+    status, stop, go_on, file, _, sheet, heading, pictures, curves, log = train.updates(studio, "one")
+    assert "step 2 of 4" in status["value"] and stop["visible"] and not go_on["visible"]
+    assert not file["visible"] and not sheet["visible"] and not log["value"].count("Error")
+    assert pictures["value"] == [str(run.preview_file(0, 0))] and heading["value"] == "<h3>Pictures of the base model</h3>"
+    assert curves["value"].count("polyline") >= 1 and "step 2: checkpoint" in curves["value"]
+    run.unlock()
+    interrupted = train.updates(studio, "one")
+    assert "Interrupted" in interrupted[0]["value"] and interrupted[2]["visible"] and not interrupted[1]["visible"]
+
+
+def test_a_failed_run_shows_cause_and_log_as_text(studio, run):
+    run.emit(Failed(2, "<b>out of memory</b>"))
+    run.log_file.write_text("line\n" * 100 + "<i>last</i>\n")
+    status, *_, log = train.updates(studio, "one")
+    assert "&lt;b&gt;out of memory" in status["value"] and "<b>out" not in status["value"]
+    assert log["value"].endswith("&lt;i&gt;last&lt;/i&gt;</pre>") and log["value"].count("line") == train.LOG_LINES - 1
+
+
+def test_a_job_without_a_folder_waits_or_shows_its_last_words(studio):
+    studio.queue.add("", "next")
+    assert "It starts when" in train.updates(studio, "next")[0]["value"]
+    assert "Nothing has been trained yet" in train.updates(studio, None)[0]["value"]

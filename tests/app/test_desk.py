@@ -1,0 +1,35 @@
+"""Questions to the process beside the server: answers, refusals, and a process that dies."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.desk import Desk, Refused
+from trainer import presets
+
+
+@pytest.fixture(scope="module")
+def desk():
+    desk = Desk()
+    yield desk
+    desk.close()
+
+
+def test_a_recipe_is_judged_elsewhere(desk):
+    good = desk.ask("check", presets.load("pocket-lora"))
+    assert good["problem"] == "" and 'trigger = "duo style"' in good["toml"] and good["whole"]["adapter"]["rank"] == 8
+    bad = desk.ask("check", {"train": {"steps": -3}})
+    assert "train.steps = -3" in bad["problem"]
+
+
+def test_what_is_refused_comes_with_its_reason(desk):
+    with pytest.raises(Refused, match="there is no preset 'nothing'"):
+        desk.ask("preset", "nothing")
+
+
+def test_a_process_that_died_is_started_again(desk):
+    desk.ask("schema")
+    for process in list(desk._pool._processes.values()):
+        process.kill()
+        process.join()
+    assert desk.ask("preset", "pocket-lora") == presets.load("pocket-lora")

@@ -1,0 +1,100 @@
+"""What the browser asks of the trainer: plain values in, plain values out, so that a process beside the server can answer.
+
+Each public function is a question; see ``app.desk``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from morelora.errors import MoreLoraError
+from trainer import presets, settings
+from trainer.errors import InputError, TrainerError
+from trainer.relevance import without_effect, without_vain
+from trainer.schema import Setting, walk
+
+Values = dict[str, Any]
+
+
+def answer(question: str, given: tuple[Any, ...]) -> tuple[bool, Any]:
+    """Whether a question was refused, and the answer or, as a text for the user, the reason."""
+    try:
+        return False, QUESTIONS[question](*given)
+    except (TrainerError, MoreLoraError, OSError) as error:
+        return True, str(error)
+
+
+def schema() -> list[Values]:
+    """Every setting as a row that a form can be made of."""
+    return [_row(setting) for setting in walk()]
+
+
+def _row(setting: Setting) -> Values:
+    numbers = [kind for kind in (int, float) if kind in setting.kinds]
+    kind = "choice" if setting.choices else "flag" if bool in setting.kinds else "list" if setting.is_list else ""
+    kind = kind or ("table" if setting.is_table else numbers[0].__name__ if numbers else "text")
+    default = None if setting.is_required else setting.default
+    return {
+        "path": setting.path,
+        "kind": kind,
+        "default": settings.plain(default),
+        "may_be_empty": setting.may_be_empty,
+        "bounds": dict(setting.bounds),
+        "unit": setting.unit,
+        "level": setting.level,
+        "help": setting.help,
+        "choices": list(setting.choices),
+        "algorithms": list(setting.algorithms),
+    }
+
+
+def preset(name: str) -> Values:
+    """A preset's own nested values."""
+    return presets.load(name)
+
+
+def check(values: Mapping[str, Any]) -> Values:
+    """A recipe judged: ``problem`` (empty if it can be used), ``toml`` as it would run, and what has ``no_effect``."""
+    try:
+        config = settings.parse(values, "the recipe")
+    except InputError as error:
+        return {"problem": error.what, "toml": settings.dump(values), "whole": {}, "no_effect": {}}
+    return {
+        "problem": "",
+        "toml": settings.to_toml(config, whole=False),
+        "whole": settings.to_values(config),
+        "no_effect": without_effect(values),
+    }
+
+
+def read(text: str) -> Values:
+    """The nested values of a recipe's TOML text, checked."""
+    values = presets.read_toml(text, "the recipe")
+    settings.parse(values, "the recipe")
+    return values
+
+
+def with_algorithm(values: Values, preset_name: str, algorithm: str) -> Values:
+    """The recipe with another algorithm: adapter and rate as the sister preset has them, ``sd15-loha`` for ``sd15-lora``.
+
+    Where there is none, options that the new algorithm does not have are left out.
+    """
+    result = copy.deepcopy(values)
+    sister = f"{preset_name.partition('-')[0]}-{algorithm.replace('_', '-')}"
+    if sister in {shipped.name for shipped in presets.list_presets()}:
+        theirs = presets.load(sister)
+        result["adapter"] = theirs["adapter"]
+        for name in ("lr", "text_encoder_lr"):
+            if name in theirs.get("optimizer", {}):
+                settings.put(result, f"optimizer.{name}", theirs["optimizer"][name])
+    else:
+        rows = [row for row in walk() if row.section == "adapter" and (not row.algorithms or algorithm in row.algorithms)]
+        known = {row.path.rpartition(".")[2] for row in rows}
+        result["adapter"] = {name: value for name, value in values.get("adapter", {}).items() if name in known}
+    result["adapter"]["algorithm"] = algorithm
+    return result
+
+
+QUESTIONS = {question.__name__: question for question in (schema, preset, check, read, with_algorithm, without_vain)}
