@@ -246,10 +246,11 @@ class Factored(RankAdapter):
         return product_norm(*self.factors())
 
 
-def check_rank(site: Site, rank: int) -> None:
-    """Raise ``AdapterError`` for a rank that no matrix of the layer's size has."""
-    if rank > max(site.m, site.c):
-        raise AdapterError(f"rank {rank} is larger than both sides of the layer's {site.m} x {site.c} weight: lower it")
+def check_rank(site: Site, rank: int, times: int = 1) -> None:
+    """Raise ``AdapterError`` for a change of ``times`` the rank, where no matrix of the layer's size has that: no reader takes it."""
+    if times * rank > max(site.m, site.c):
+        made = f"rank {rank}" if times == 1 else f"rank {rank} makes a change of rank {times * rank}, which"
+        raise AdapterError(f"{made} is larger than both sides of the layer's {site.m} x {site.c} weight: lower it")
 
 
 def need(tensors: Tensors, leaf: str, shape: tuple[int | None, ...]) -> Tensor:

@@ -20,9 +20,8 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import pad
 
 from morelora import ways
-from morelora.adapter import Factored, RankOptions, Tensors, alpha_of, need, need_any
+from morelora.adapter import Factored, RankOptions, Tensors, alpha_of, check_rank, need, need_any
 from morelora.as_lora import plain_tensors
-from morelora.errors import AdapterError
 from morelora.site import Site
 
 
@@ -38,9 +37,7 @@ class Additive(Factored):
 
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)
-        if 2 * options.rank > max(site.m, site.c):
-            what = f"rank {options.rank} makes a change of rank {2 * options.rank}"
-            raise AdapterError(f"{what}, above both sides of the layer's {site.m} x {site.c} weight: lower it")
+        check_rank(site, options.rank, times=2)
         self.way = BlockSums(site)
         self.u = nn.Parameter(torch.zeros(site.m, options.rank))
         self.v = nn.Parameter(torch.zeros(options.rank, site.c))

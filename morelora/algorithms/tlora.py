@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
 from morelora import ways
-from morelora.adapter import Adapter, RankOptions
+from morelora.adapter import Adapter, RankOptions, check_rank
 from morelora.as_lora import AsLoRA
 from morelora.errors import AdapterError
 from morelora.factors import less
@@ -108,6 +108,7 @@ class TLoRA(AsLoRA):
             raise AdapterError("T-LoRA is not defined for a convolution with groups: leave it out by a rule")
         if options.rank > min(site.m, site.c):
             raise AdapterError(f"rank {options.rank} is larger than a side of the layer's {site.m} x {site.c} weight: lower it")
+        check_rank(site, options.rank, times=2)
         shapes = {"up": (site.m, options.rank), "values": (options.rank,), "down": (options.rank, site.c)}
         for name, shape in shapes.items():
             setattr(self, name, nn.Parameter(torch.zeros(shape)))

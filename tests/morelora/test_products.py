@@ -247,7 +247,9 @@ def test_options_that_cannot_be_are_refused(options, words):
 
 
 def test_what_is_no_product_of_factors_refuses_what_needs_one():
-    with pytest.raises(AdapterError, match="rank 20 makes a change of rank 40, above both sides of the layer's 32 x 24 weight"):
+    with pytest.raises(
+        AdapterError, match="rank 20 makes a change of rank 40, which is larger than both sides of the layer's 32 x 24"
+    ):
         Additive(Site(32, 24), Additive.Options(rank=20))
     with pytest.raises(AdapterError, match="max_norm cannot limit hadamard, as it is set"):
         settings = {"algorithm": "hadamard", "nonlinear": "tanh", "max_norm": 1.0}

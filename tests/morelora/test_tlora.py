@@ -25,11 +25,11 @@ def tlora(layer: nn.Module, **options) -> TLoRA:  # noqa: ANN003
 @pytest.mark.parametrize("power", [1.0, 0.5, 2.0])
 def test_the_mask_is_lycoris_at_every_timestep(power: float) -> None:
     lycoris = pytest.importorskip("lycoris.modules.tlora")
-    adapter = tlora(LAYERS["linear"], rank=7, min_rank=2, power=power)
+    adapter = tlora(LAYERS["linear"], rank=6, min_rank=2, power=power)
     Procedures.of({"unet.layer": adapter}, 10).batch(torch.arange(1000), 1000)
-    theirs = torch.cat([lycoris.compute_timestep_mask(t, 1000, 7, 2, power) for t in range(1000)])
+    theirs = torch.cat([lycoris.compute_timestep_mask(t, 1000, 6, 2, power) for t in range(1000)])
     assert torch.equal(adapter.mask.float(), theirs)
-    assert adapter.mask[0].sum() == 7 and adapter.mask[999].sum() == 2
+    assert adapter.mask[0].sum() == 6 and adapter.mask[999].sum() == 2
     assert torch.equal(mask_table(torch.device("cpu"), 10, 3, 3, 1.0), torch.ones(10, 3, dtype=torch.bool))
 
 
@@ -140,3 +140,7 @@ def test_what_has_no_meaning_is_refused() -> None:
         TLoRA.Options(rank=4, min_rank=5)
     with pytest.raises(AdapterError, match="rank 6 is larger than a side of the layer's 5 x 7 weight"):
         TLoRA(Site.of(LAYERS["odd linear without bias"]), TLoRA.Options(rank=6))
+    with pytest.raises(
+        AdapterError, match="rank 4 makes a change of rank 8, which is larger than both sides of the layer's 5 x 7"
+    ):
+        TLoRA(Site.of(LAYERS["odd linear without bias"]), TLoRA.Options(rank=4))  # its file would be read by nobody
