@@ -247,7 +247,7 @@ class Factored(RankAdapter):
 
 
 def check_rank(site: Site, rank: int, times: int = 1) -> None:
-    """Raise ``AdapterError`` for a change of ``times`` the rank, where no matrix of the layer's size has that: no reader takes it."""
+    """Raise ``AdapterError`` for a change of ``times`` the rank, where no matrix of the layer's size has that, nor any file."""
     if times * rank > max(site.m, site.c):
         made = f"rank {rank}" if times == 1 else f"rank {rank} makes a change of rank {times * rank}, which"
         raise AdapterError(f"{made} is larger than both sides of the layer's {site.m} x {site.c} weight: lower it")
