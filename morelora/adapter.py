@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from morelora import ways
+from morelora import cost, ways
 from morelora.errors import AdapterError
 from morelora.factors import product_norm
 from morelora.procedure import Procedure
@@ -160,6 +160,10 @@ class Adapter(nn.Module):
         """Exact ``up (m, R)`` and ``down (R, c)`` with ``delta = up @ down``, scale included; None if there are none."""
         return None
 
+    def norm_factors(self) -> tuple[Tensor, Tensor] | None:
+        """``factors``, where norms of ``W + delta`` come cheaper by them than by ``delta``."""
+        return self.factors()
+
     def thin_factors(self) -> tuple[Tensor, Tensor] | None:
         """``factors`` for a file: without ranks that add nothing. May wait for the device."""
         return self.factors()
@@ -216,6 +220,10 @@ class RankAdapter(Adapter):
     def parts(self, strength: float) -> tuple[Tensor, ...]:
         """The factors that ``way`` takes, scale and strength included."""
         raise NotImplementedError
+
+    def norm_factors(self) -> tuple[Tensor, Tensor] | None:
+        work = self.way.work(*self.parts(1.0))
+        return self.factors() if cost.prefers_gram(work, self.site) else None
 
     def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
         chances = self.options.dropout, getattr(self.options, "rank_dropout", 0.0)

@@ -13,18 +13,31 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from morelora.cost import Work
+from morelora.factors import kron
+from morelora.fused import Backward, Tensors
 from morelora.site import Site
-from morelora.ways import Backward, Tensors, drop_ranks
+from morelora.ways import Way, drop_ranks
 
 
-class Kronecker:
+class Kronecker(Way):
     """``small (p, q)``, ``left (m/p, r)`` and ``right (r, c/q)``; or without ``right`` the full block ``(m/p, c/q)``."""
 
-    is_dense = False
-    keeps_input = True
-
     def __init__(self, site: Site, p: int, q: int) -> None:
-        self.site, self.p, self.q = site, p, q
+        super().__init__(site)
+        self.p, self.q = p, q
+
+    def work(self, *parts: Tensor) -> Work:
+        small, left, right = three(parts)
+        mixing, after = 2 * small.numel() * left.shape[1], 2 * left.numel() * self.p
+        if right is None:
+            return Work(mixing + after, 3 * mixing + 2 * after, 0, 0, 0, None)
+        before, build, rank = 2 * right.numel() * self.q, 2 * left.numel() * right.shape[1], left.shape[1] * min(small.shape)
+        return Work(before + mixing + after, 3 * (before + mixing) + 2 * after, 0, build, build, rank)
+
+    def change(self, *parts: Tensor) -> Tensor:
+        small, left, right = three(parts)
+        return kron(small, left if right is None else left @ right)
 
     def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
         small, left, right = three(parts)

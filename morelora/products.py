@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from morelora import ways
-from morelora.adapter import RankAdapter, Tensors
+from morelora import adapter, cost, ways
+from morelora.adapter import RankAdapter
 from morelora.factors import khatri_rao, product_norm
+from morelora.fused import Backward, Grads, Tensors
 from morelora.site import Site
 
 Nonlinear = Literal["none", "tanh", "sigmoid"]
@@ -52,21 +54,27 @@ class ProductAdapter(RankAdapter):
         return self.way.change(*self.parts(1.0)).view(self.site.weight_shape)
 
     def norm(self) -> Tensor:
-        parts = self.parts(1.0)
-        return self.way.change(*parts).norm() if self.way.is_dense else product_norm(*self.way.joined(*parts))
+        factors = self.norm_factors()
+        return self.way.change(*self.parts(1.0)).norm() if factors is None else product_norm(*factors)
 
 
 class Products(ways.LowRank):
     """Parts are ``u_1 .. u_k``, ``v_1 .. v_k``, and after a nonlinear ``f`` the scale, a tensor of one number.
 
     What is longer than the parts is made, and made again for backward: the long factors have ``R / r`` times as many numbers
-    as the parameters, and kept in every layer they would outweigh the inputs.
+    as the parameters, and kept in every layer they would outweigh the inputs. After a nonlinear ``f`` there are none.
     """
 
-    def __init__(self, site: Site, count: int, nonlinear: Nonlinear = "none", is_dense: bool = False) -> None:
+    def __init__(self, site: Site, count: int, nonlinear: Nonlinear = "none") -> None:
         super().__init__(site)
-        self.count, self.function = count, FUNCTIONS[nonlinear]
-        self.is_dense = is_dense or nonlinear != "none"
+        self.count, self.nonlinear = count, nonlinear
+
+    def work(self, *parts: Tensor) -> cost.Work:
+        ranks = [right.shape[0] for right in parts[self.count : 2 * self.count]]
+        build = 2 * sum(ranks) * self.site.m * self.site.c
+        if self.nonlinear != "none":
+            return cost.Work(0, 0, 0, 0, build, None, has_branch=False)
+        return replace(ways.low_rank_work(self.site, math.prod(ranks)), build=build)
 
     def joined(self, *parts: Tensor) -> tuple[Tensor, Tensor]:
         """``up (m, R)`` and ``down (R, c)`` with the product of all for their product; without a nonlinear ``f``."""
@@ -74,44 +82,27 @@ class Products(ways.LowRank):
         return reduce(khatri_rao, [left.T for left in lefts]).T, reduce(khatri_rao, rights)
 
     def change(self, *parts: Tensor) -> Tensor:
-        """``delta`` as ``(m, c)``."""
-        if not self.is_dense:
-            up, down = self.joined(*parts)
-            return up @ down
-        pairs = zip(parts, parts[self.count : 2 * self.count], strict=False)
-        product = reduce(torch.mul, [self.function(left @ right) for left, right in pairs])
+        function = FUNCTIONS[self.nonlinear]
+        pairs = zip(parts[: self.count], parts[self.count : 2 * self.count], strict=True)
+        product = reduce(torch.mul, [function(left @ right) for left, right in pairs])
         return reduce(torch.mul, parts[2 * self.count :], product)
 
     def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
-        if self.is_dense:
-            return weight + self.change(*parts).view(weight.shape)
         return super().summed(weight, *self.joined(*parts))
 
     def branch(self, x: Tensor, *parts: Tensor, rank_dropout: float = 0.0) -> Tensor:
-        if self.is_dense and not rank_dropout:
-            return self.site.apply(x, self.site.kernel_of(self.change(*parts)))
+        if self.nonlinear != "none":
+            return ways.Way.branch(self, x, *parts)
         return super().branch(x, *self.joined(*parts), rank_dropout=rank_dropout)
 
-    def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> ways.Tensors:
-        if not self.is_dense:
-            return super().add(y, x, *self.joined(*parts))
-        y.add_(self.branch(x, *parts))
-        return ()
+    def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> Tensors:
+        return super().add(y, x, *self.joined(*parts))
 
-    def backward(self, step: ways.Backward) -> ways.Grads:
-        if self.is_dense:
-            return self._backward_dense(step)
+    def backward(self, step: Backward) -> Grads:
         lefts, rights = step.parts[: self.count], step.parts[self.count :]
         step.parts = self.joined(*step.parts)
         grad_up, grad_down = super().backward(step)
         return *(grad.T for grad in _split(grad_up.T, [left.T for left in lefts])), *_split(grad_down, rights)
-
-    def _backward_dense(self, step: ways.Backward) -> ways.Grads:
-        with torch.enable_grad():
-            factors = tuple(part.detach().requires_grad_() for part in step.parts[: 2 * self.count])
-            change = self.change(*factors, *step.parts[2 * self.count :])
-        grad = ways.dense_backward(self.site, step, change.detach())
-        return *torch.autograd.grad(change, factors, grad), *(None for _ in step.parts[2 * self.count :])
 
 
 def _split(grad: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -137,7 +128,7 @@ def smallest_form(site: Site, ranks: Sequence[int], is_thin: bool) -> tuple[str,
     return min(sizes, key=lambda form: sizes[form])
 
 
-def loha_tensors(lefts: Sequence[Tensor], rights: Sequence[Tensor]) -> Tensors:
+def loha_tensors(lefts: Sequence[Tensor], rights: Sequence[Tensor]) -> adapter.Tensors:
     """The product of all as LoHa's tensors: each half folded into one pair of factors, the thinner one filled up with zeros."""
     half = (len(lefts) + 1) // 2
     halves = (slice(0, half), slice(half, None))

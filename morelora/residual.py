@@ -32,6 +32,7 @@ from torch import Generator, Tensor, nn
 from morelora import ways
 from morelora.adapter import Adapter, RankOptions, Tensors, need_any
 from morelora.as_lora import plain_tensors
+from morelora.cost import Work
 from morelora.errors import AdapterError
 from morelora.factors import less, product_norm, uniform
 from morelora.lowrank import Spectrum
@@ -117,8 +118,7 @@ class Residual(Adapter):
         if self.rank is not None and self.rank > max(self.site.m, self.site.c):
             self.thick = f"a change of {self.rank} ranks less its start, more than the layer has", "lower adapter.rank"
             self.rank = None
-        is_dense = self.rank is None or ways.prefers_dense(self.site, self.rank)
-        self.way: ways.Way = Whole(self.site) if is_dense else ways.LowRank(self.site)
+        self.way: ways.Way = Whole(self.site) if self.rank is None else ways.LowRank(self.site)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -204,24 +204,11 @@ def _frozen(adapter: Adapter) -> Adapter:
     return twin
 
 
-class Whole:
+class Whole(ways.Way):
     """A way to apply a change as the ``(m, c)`` numbers that it is, its one part."""
 
-    is_dense = True
-    keeps_input = True
+    def work(self, *parts: Tensor) -> Work:
+        return Work(0, 0, 0, 0, 0, None, has_branch=False)
 
-    def __init__(self, site: Site) -> None:
-        self.site = site
-
-    def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
-        return weight + parts[0].view(weight.shape)
-
-    def branch(self, x: Tensor, *parts: Tensor, rank_dropout: float = 0.0) -> Tensor:
-        return self.site.apply(x, self.site.kernel_of(parts[0]))
-
-    def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> ways.Tensors:
-        y.add_(self.branch(x, *parts))
-        return ()
-
-    def backward(self, step: ways.Backward) -> ways.Grads:
-        return (ways.dense_backward(self.site, step, step.parts[0]),)
+    def change(self, *parts: Tensor) -> Tensor:
+        return parts[0]

@@ -1,72 +1,51 @@
-"""How ``y = (W + delta) (gain * x) + b`` is computed: frozen layer and change in one node of the graph.
+"""How ``y = (W + delta) (gain * x) + b`` is computed.
 
-A *way* knows one shape of ``delta``: ``LowRank`` here, LyCORIS' Kronecker product beside its algorithm. Two forms of forward
-are exact, and ``prefers_sum`` is the one place that chooses between them:
-
-* the sum: one operation with ``W + delta``, whatever the number of positions ``N`` is;
-* the branch: the frozen operation, and the change applied to ``x`` factor by factor.
-
-Backward never needs the dense gradient of the weight; for low rank ``grad_up = g^T (x down^T)`` and
-``grad_down = (g up)^T x``. Kept for backward are ``x``, the factors, and at most ``N`` times the rank numbers.
+A *way* knows one shape of ``delta``: ``LowRank`` here, others beside their algorithms. What it can do is applied in one of the
+exact forms of ``cost``, which chooses; ``fused`` is the layer with its change as one node of the graph.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from morelora import cost
+from morelora.fused import Backward, Fused, Grads, Tensors, convolution_backward
 from morelora.site import Site
 
-Tensors = tuple[Tensor, ...]
-Grads = tuple[Tensor | None, ...]
 
-
-class Way(Protocol):
+class Way:
     """One shape of ``delta``, given by ``parts``: the factors in the dtype of ``x``, scale included."""
 
-    site: Site
-    is_dense: bool
-    """Whether ``delta`` is made as a whole in either form, so that the sum costs no more than the frozen operation."""
-    keeps_input: bool
-    """Whether ``backward`` reads ``x``; if not, the branch is taken, and ``x`` is not kept for it."""
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def work(self, *parts: Tensor) -> cost.Work:
+        """What it costs with parts of these shapes."""
+        raise NotImplementedError
+
+    def change(self, *parts: Tensor) -> Tensor:
+        """``delta`` as ``(m, c)`` in plain differentiable operations."""
+        raise NotImplementedError
 
     def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
-        """``W + delta`` as a new tensor of the weight's shape."""
+        """``W + delta`` as a new tensor of the weight's shape, for the sum."""
+        return weight + self.site.kernel_of(self.change(*parts))
 
     def branch(self, x: Tensor, *parts: Tensor, rank_dropout: float = 0.0) -> Tensor:
-        """``delta x`` in plain differentiable operations."""
+        """``delta x`` in plain differentiable operations, by the factors where there are any."""
+        return self.site.apply(x, self.site.kernel_of(self.change(*parts)))
 
     def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> Tensors:
-        """Add ``delta x`` to ``y`` in place; what is returned is kept for ``backward``."""
+        """Add ``delta x`` to ``y`` in place by the factors; what is returned is kept for ``backward``."""
+        y.add_(self.branch(x, *parts))
+        return ()
 
     def backward(self, step: Backward) -> Grads:
-        """The gradients of the parts; where ``step.grad_x`` is not None the branch's share is added to it."""
-
-
-class Backward:
-    """What a way's backward gets: ``grad`` of the output, ``x`` before the ``gain``, and what forward left."""
-
-    __slots__ = ("grad", "x", "gain", "parts", "kept", "grad_x")
-
-    def __init__(self, grad: Tensor, x: Tensor, gain: Tensor | None, parts: Tensors, kept: Tensors) -> None:
-        self.grad, self.x, self.gain, self.parts, self.kept = grad, x, gain, parts, kept
-        self.grad_x: Tensor | None = None
-
-
-def prefers_sum(x: Tensor, site: Site, is_dense: bool = False) -> bool:
-    """Whether building ``W + delta`` (``4 m c`` numbers moved) is cheaper than the branch (``N (c + 2 m)``).
-
-    Never in half precision: there a small change would be rounded away against the weight. Convolutions take the branch, but
-    where ``delta`` is made as a whole anyway.
-    """
-    if x.dtype not in (torch.float32, torch.float64):
-        return False
-    if is_dense or site.is_conv:
-        return is_dense
-    return x.numel() // site.n * (site.c + 2 * site.m) > 4 * site.m * site.c
+        """The gradients of the parts by the factors; where ``step.grad_x`` is not None the branch's share is added to it."""
+        raise NotImplementedError
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -105,17 +84,26 @@ def run(way: Way, x: Tensor, base: nn.Module, parts: Tensors, gain: Tensor | Non
             return run(way, x.to(dtype), base, parts, gain)
     parts = tuple(part.to(x.dtype) for part in parts)
     gain = None if gain is None else gain.to(x.dtype)
-    if is_plain(base) and way.site.groups == 1 and not torch.compiler.is_compiling():
+    is_known = is_plain(base) and way.site.groups == 1
+    if is_known and not torch.compiler.is_compiling():
         return Fused.apply(way, x, base.weight, base.bias, gain, *parts)
     x = x if gain is None else x * way.site.along_input(gain)
-    return _frozen(way.site, x, base) + way.branch(x, *parts)
+    can_add = is_known and cost.is_exact(x.dtype)
+    form = cost.choose(way.work(*parts), way.site, cost.positions(x, way.site), can_add, can_sum=False)
+    if form == "dense" and can_add:
+        changed = base.weight.to(x.dtype) + way.site.kernel_of(way.change(*parts))
+        return way.site.apply(x, changed, _bias(x, base))
+    added = way.branch(x, *parts) if form == "branch" else Way.branch(way, x, *parts)
+    return _frozen(way.site, x, base) + added
 
 
 def _frozen(site: Site, x: Tensor, base: nn.Module) -> Tensor:
     """The frozen layer's output in the dtype of ``x``."""
-    if not is_plain(base):
-        return base(x)
-    return site.apply(x, base.weight.to(x.dtype), None if base.bias is None else base.bias.to(x.dtype))
+    return site.apply(x, base.weight.to(x.dtype), _bias(x, base)) if is_plain(base) else base(x)
+
+
+def _bias(x: Tensor, base: nn.Module) -> Tensor | None:
+    return None if base.bias is None else base.bias.to(x.dtype)
 
 
 def run_with_dropout(
@@ -135,105 +123,29 @@ def run_dense(site: Site, x: Tensor, base: nn.Module, diff: Tensor, shift: Tenso
     frozen operation and that of the change.
     """
     dtype = compute_dtype(x)
-    if dtype in (torch.float32, torch.float64) and is_plain(base):
+    if cost.is_exact(dtype) and is_plain(base):
         bias = base.bias if shift is None else base.bias + shift
         return site.apply(x, base.weight.to(dtype) + diff, bias)
     return base(x) + site.apply(x.to(dtype), diff.to(dtype), None if shift is None else shift.to(dtype))
 
 
-class Fused(torch.autograd.Function):
-    """Frozen layer and change in one node of the graph; see the module's docstring."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, way: Way, x: Tensor, weight: Tensor, bias: Tensor | None, gain: Tensor | None, *parts: Tensor
-    ) -> Tensor:
-        site = way.site
-        kept: Tensors = ()
-        bias = None if bias is None else bias.to(x.dtype)
-        keeps_input = way.keeps_input or gain is not None
-        if keeps_input and prefers_sum(x, site, way.is_dense):
-            changed = way.summed(weight.to(x.dtype), *parts)
-            y = site.apply(x, changed if gain is None else changed.mul_(site.along_input(gain)), bias)
-        else:
-            inside = x if gain is None else x * site.along_input(gain)
-            y = site.apply(inside, weight.to(x.dtype), bias)
-            kept = way.add(y, inside, *parts)
-        ctx.way, ctx.count = way, len(parts)
-        ctx.save_for_backward(x if keeps_input else _shape_of(x), weight, gain, *parts, *kept)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, gain, *rest = ctx.saved_tensors
-        site: Site = ctx.way.site
-        step = Backward(grad, x, gain, tuple(rest[: ctx.count]), tuple(rest[ctx.count :]))
-        needs_x, needs_gain = ctx.needs_input_grad[1], ctx.needs_input_grad[4]
-        if needs_x or needs_gain:
-            step.grad_x = _through(site, grad, x, weight.to(x.dtype))
-        grads = ctx.way.backward(step)
-        grad_x, grad_gain = step.grad_x, None
-        if gain is not None and grad_x is not None:
-            if needs_gain:
-                product = grad_x * x
-                grad_gain = product.sum((0, 2, 3)) if site.is_conv else product.reshape(-1, site.n).sum(0)
-            grad_x = grad_x.mul_(site.along_input(gain))
-        return None, grad_x if needs_x else None, None, None, grad_gain, *grads
-
-
-def _shape_of(x: Tensor) -> Tensor:
-    """A tensor of one number that has the shape of ``x``."""
-    return x.new_zeros(()).expand(x.shape)
-
-
-def _through(site: Site, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of the input through the frozen operation."""
-    if site.is_conv:
-        return convolution_backward(grad, x, weight, site, (True, False))[0]
-    return (grad.reshape(-1, site.m) @ weight).view(x.shape)
-
-
-def convolution_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, site: Site, wants: tuple[bool, bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of input and weight of a convolution of the site's geometry, as wanted."""
-    return torch.ops.aten.convolution_backward(
-        grad, x, weight, None, site.stride, site.padding, site.dilation, False, (0, 0), site.groups, (*wants, False)
-    )
-
-
-def prefers_dense(site: Site, rank: int) -> bool:
-    """Whether ``delta`` as a whole (``2 N m c`` for its gradient) is cheaper than factors of ``rank`` (``6 N R (m + c)``)."""
-    return 3 * rank * (site.m + site.c) > site.m * site.c
-
-
-def dense_backward(site: Site, step: Backward, change: Tensor) -> Tensor:
-    """The gradient of ``delta`` as ``(m, c)``; the share of ``change``, its value, is added to ``step.grad_x``."""
-    inside = step.x if step.gain is None else step.x * site.along_input(step.gain)
-    if site.is_conv:
-        wants_x = step.grad_x is not None
-        grad_x, grad, _ = convolution_backward(step.grad, inside, site.kernel_of(change), site, (wants_x, True))
-        if step.grad_x is not None:
-            step.grad_x.add_(grad_x)
-        return grad.flatten(1)
-    g = step.grad.reshape(-1, site.m)
-    if step.grad_x is not None:
-        step.grad_x.view(-1, site.n).addmm_(g, change)
-    return g.T @ inside.reshape(-1, site.n)
-
-
-class LowRank:
+class LowRank(Way):
     """``delta = up @ down`` with ``up (m, R)`` and ``down (R, c)``."""
-
-    is_dense = False
 
     def __init__(self, site: Site, keeps_input: bool = True) -> None:
         """``keeps_input`` is False where ``down`` does not train: then the hidden numbers are all that backward needs."""
-        self.site, self.keeps_input = site, keeps_input
+        super().__init__(site)
+        self.keeps_input = keeps_input
+
+    def work(self, *parts: Tensor) -> cost.Work:
+        return replace(low_rank_work(self.site, parts[1].shape[0]), keeps_input=self.keeps_input)
+
+    def change(self, *parts: Tensor) -> Tensor:
+        return parts[0] @ parts[1]
 
     def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
-        return torch.addmm(weight, *parts)
+        up, down = parts
+        return torch.addmm(weight.flatten(1), up, down).view(weight.shape)
 
     def branch(self, x: Tensor, *parts: Tensor, rank_dropout: float = 0.0) -> Tensor:
         (up, down), site = parts, self.site
@@ -278,6 +190,12 @@ class LowRank:
         if step.grad_x is not None:
             step.grad_x.add_(grad_x)
         return grad_up.flatten(1), grad_down.flatten(1) if self.keeps_input else None
+
+
+def low_rank_work(site: Site, rank: int) -> cost.Work:
+    """Of factors of a rank; a convolution keeps what the branch has between them for backward, so that it has no sum."""
+    product, build = 2 * rank * (site.m + site.c), 2 * rank * site.m * site.c
+    return cost.Work(product, 2 * product, 2 * rank * site.c, build, build, rank, has_sum=not site.is_conv)
 
 
 def drop_ranks(hidden: Tensor, chance: float, axis: int) -> Tensor:

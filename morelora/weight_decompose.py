@@ -80,7 +80,7 @@ class WeightDecomposed(Adapter):
     @torch.no_grad()
     def _squared_norms(self, weight: Tensor) -> Tensor:
         """``||W + D||^2`` along the axis."""
-        factors = self.inner.factors()
+        factors = self.inner.norm_factors()
         if factors is None:
             return self._sum(_precise(weight + self.inner.delta(weight)).square())
         up, down, flat = _precise(factors[0]), _precise(factors[1]), weight.flatten(1)

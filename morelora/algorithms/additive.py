@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import pad
 
-from morelora import ways
+from morelora import cost, fused, ways
 from morelora.adapter import Factored, RankOptions, Tensors, alpha_of, check_rank, need, need_any
 from morelora.as_lora import plain_tensors
 from morelora.site import Site
@@ -54,8 +54,7 @@ class Additive(Factored):
         return joined(*self.parts(1.0))
 
     def delta(self, weight: Tensor) -> Tensor:
-        u, v = self.parts(1.0)
-        return (tiled(u, self.site.c) + tiled(v.T, self.site.m).T).view(self.site.weight_shape)
+        return self.way.change(*self.parts(1.0)).view(self.site.weight_shape)
 
     def rescale(self, factor: Tensor | float) -> None:
         self.u.mul_(factor)
@@ -100,6 +99,17 @@ def joined(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 class BlockSums(ways.LowRank):
     """Parts are ``u`` and ``v``, scale included."""
 
+    def work(self, *parts: Tensor) -> cost.Work:
+        (u, v), site = parts, self.site
+        if site.is_conv:
+            return ways.low_rank_work(site, 2 * v.shape[0])
+        product = 2 * (u.numel() + v.numel())
+        return cost.Work(product, 2 * product, 0, 0, 0, 2 * v.shape[0])
+
+    def change(self, *parts: Tensor) -> Tensor:
+        u, v = parts
+        return tiled(u, self.site.c) + tiled(v.T, self.site.m).T
+
     def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
         u, v = parts
         return (weight.flatten(1) + tiled(u, self.site.c)).add_(tiled(v.T, self.site.m).T).view(weight.shape)
@@ -110,13 +120,13 @@ class BlockSums(ways.LowRank):
         u, v = parts
         return block_sum(x, v.shape[0]) @ u.T + tiled(x @ v.T, self.site.m)
 
-    def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> ways.Tensors:
+    def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> fused.Tensors:
         if self.site.is_conv:
             return super().add(y, x, *joined(*parts))
         y.add_(self.branch(x, *parts))
         return ()
 
-    def backward(self, step: ways.Backward) -> ways.Grads:
+    def backward(self, step: fused.Backward) -> fused.Grads:
         rank = step.parts[1].shape[0]
         if self.site.is_conv:
             step.parts = joined(*step.parts)

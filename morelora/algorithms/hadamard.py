@@ -73,7 +73,7 @@ class Hadamard(ProductAdapter):
         if options.rank < options.k:
             raise AdapterError(f"rank ({options.rank}) must be at least k ({options.k}): each product needs a rank of its own")
         self.total = math.prod(options.ranks)
-        self.way = Products(site, options.k, options.nonlinear, ways.prefers_dense(site, self.total))
+        self.way = Products(site, options.k, options.nonlinear)
         if options.nonlinear != "none":
             self.thick = f"a product of {options.nonlinear}, of full rank", "train with nonlinear = 'none'"
         else:

@@ -17,9 +17,10 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from morelora import ways
+from morelora import fused, ways
 from morelora.adapter import Tensors, need, need_any
 from morelora.as_lokr import Whole, WholeOptions
+from morelora.cost import Work
 from morelora.dense import dense_tensors
 from morelora.errors import AdapterError
 from morelora.kronecker import Kronecker
@@ -49,8 +50,7 @@ class KronARes(Whole):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def delta(self, weight: Tensor) -> Tensor:
-        eye = torch.eye(self.site.m, dtype=self.gamma.dtype, device=self.gamma.device)
-        return super().delta(weight) + self.gamma * self.site.kernel_of(eye)
+        return self.way.change(*self.parts(1.0)).view(self.site.weight_shape)
 
     def parts(self, strength: float) -> tuple[Tensor, ...]:
         return *super().parts(strength), ways.scaled(self.gamma, strength)
@@ -90,6 +90,13 @@ class KronARes(Whole):
 class KroneckerAndIdentity(Kronecker):
     """The way of Kronecker products with one part more, ``gamma ()``."""
 
+    def work(self, *parts: Tensor) -> Work:
+        return super().work(*parts[:-1])
+
+    def change(self, *parts: Tensor) -> Tensor:
+        *product, gamma = parts
+        return super().change(*product) + gamma * torch.eye(self.site.m, dtype=gamma.dtype, device=gamma.device)
+
     def summed(self, weight: Tensor, *parts: Tensor) -> Tensor:
         *product, gamma = parts
         changed = super().summed(weight, *product)
@@ -100,12 +107,12 @@ class KroneckerAndIdentity(Kronecker):
         *product, gamma = parts
         return super().branch(x, *product, rank_dropout=rank_dropout) + gamma * x
 
-    def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> ways.Tensors:
+    def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> fused.Tensors:
         *product, gamma = parts
         y.addcmul_(x, gamma)
         return super().add(y, x, *product)
 
-    def backward(self, step: ways.Backward) -> ways.Tensors:
+    def backward(self, step: fused.Backward) -> fused.Tensors:
         *product, gamma = step.parts
         step.parts = tuple(product)
         inside = step.x if step.gain is None else step.x * self.site.along_input(step.gain)

@@ -50,7 +50,7 @@ class LoHa(ProductAdapter):
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)
         self.total = options.rank**2
-        self.way = Products(site, 2, is_dense=ways.prefers_dense(site, self.total))
+        self.way = Products(site, 2)
         self.thick = f"a LoHa of {self.total} ranks, more than the layer has", "lower adapter.rank"
         rank, tucker = options.rank, options.tucker and site.is_spatial
 

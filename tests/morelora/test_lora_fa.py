@@ -86,11 +86,9 @@ def test_steps_are_those_of_pefts_lora_with_a_frozen_a(name):
 
 @pytest.mark.parametrize("gained", [True, False])
 @pytest.mark.parametrize("needs_x", [True, False])
-@pytest.mark.parametrize("is_summed", [False, True], ids=["branch", "sum"])
 @pytest.mark.parametrize("name", PLAIN_LAYERS)
-def test_gradcheck(name, gained, needs_x, is_summed, monkeypatch):
+def test_gradcheck(name, gained, needs_x):
     layer, site, up, down, gain = parts(name, gained=gained)
-    monkeypatch.setattr(ways, "prefers_sum", lambda x, site, is_dense=False: is_summed and not site.is_conv)
     x = small_example(layer).requires_grad_(needs_x)
 
     def run(x: Tensor, up: Tensor, gain: Tensor | None = None) -> Tensor:

@@ -137,17 +137,11 @@ def test_what_additive_blocks_share_is_idle():
 # forms of forward
 
 
-@pytest.mark.parametrize("is_dense", [False, True], ids=["factors", "whole"])
-@pytest.mark.parametrize("is_summed", [False, True], ids=["branch", "sum"])
 @pytest.mark.parametrize("gained", [False, True], ids=["plain", "gain"])
 @pytest.mark.parametrize("name", ["linear", "conv 3x3 stride 2"])
-def test_both_ways_of_a_product_have_the_gradients_of_the_definition(name, is_dense, is_summed, gained, monkeypatch):
+def test_every_form_of_a_product_has_the_gradients_of_the_definition(name, gained, form):
     layer = copy.deepcopy(LAYERS[name])
     site, adapter = Site.of(layer), hadamard(layer, rank=5, k=3)
-    if is_summed and site.is_conv and not is_dense:
-        pytest.skip("a convolution by factors takes the branch")
-    monkeypatch.setattr(ways, "prefers_sum", lambda x, site, is_dense=False: is_summed)
-    adapter.way = Products(site, 3, is_dense=is_dense)
     gain = torch.rand(site.n, dtype=F64) + 0.5 if gained else None
     x = example(layer)[:1].clone()
 
@@ -159,15 +153,6 @@ def test_both_ways_of_a_product_have_the_gradients_of_the_definition(name, is_de
     changed = changed if gain is None else changed * site.along_input(gain)
     torch.testing.assert_close(run(x, *parts), operate(layer, x, changed), rtol=0, atol=1e-10)
     assert torch.autograd.gradcheck(run, (x.requires_grad_(), *parts), fast_mode=True)
-
-
-def test_the_cheaper_way_is_chosen_by_size():
-    """``3 R (m + c)`` beside ``m c``."""
-    options = Hadamard.Options(rank=12, k=3)
-    assert not Hadamard(Site(640, 640), options).way.is_dense and Hadamard(Site(320, 320), options).way.is_dense
-    assert not Hadamard(Site(320, 320), Hadamard.Options(rank=6, k=3)).way.is_dense
-    assert LoHa(Site(320, 320), LoHa.Options(rank=8)).way.is_dense
-    assert not LoHa(Site(320, 320), LoHa.Options(rank=4)).way.is_dense
 
 
 @pytest.mark.parametrize("options", [{"rank": 6, "k": 2}, {"rank": 6, "k": 2, "nonlinear": "tanh"}], ids=["linear", "tanh"])

@@ -33,23 +33,6 @@ def small_example(layer: nn.Module) -> Tensor:
     return x[:1, :, :4, :4].clone() if x.dim() == 4 else x[:, :2].clone()
 
 
-@pytest.fixture(params=["sum", "branch"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both forms of forward, whatever the shapes would choose; convolutions have the branch only."""
-    monkeypatch.setattr(ways, "prefers_sum", lambda x, site, is_dense=False: request.param == "sum" and not site.is_conv)
-    return request.param
-
-
-def test_the_sum_is_for_many_positions_and_never_for_half_precision() -> None:
-    site = Site(320, 320)
-    assert ways.prefers_sum(torch.empty(1, 1024, 320), site)
-    assert ways.prefers_sum(torch.empty(4, 256, 320), site)
-    assert not ways.prefers_sum(torch.empty(1, 77, 320), site)
-    assert not ways.prefers_sum(torch.empty(1, 64, 1280), Site(1280, 1280))
-    assert not ways.prefers_sum(torch.empty(1, 4096, 320, dtype=torch.bfloat16), site)
-    assert not ways.prefers_sum(torch.empty(4, 320, 64, 64), Site(320, 320, (3, 3)))
-
-
 def test_a_change_too_small_for_bfloat16_weights_still_acts() -> None:
     """A thousandth of the weight would be rounded away in ``W + delta``."""
     layer = nn.Linear(2, 2, bias=False).to(torch.bfloat16)
