@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import html
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from app.desk import Desk
+import gradio as gr
+
+from app.desk import Desk, Refused
 from app.draft import Draft
 from app.queue import Queue
 from app.runs import Runs
 
 STATE = ".app"
 """Folder of the server's own files among the runs; never served."""
+REHEARSAL_SECONDS = 1800.0
 
 
 class Studio:
@@ -31,6 +35,29 @@ class Studio:
     def schema(self) -> list[dict[str, Any]]:
         """Every setting as a row; asked once."""
         return self.desk.ask("schema")
+
+    def judge(self) -> dict[str, Any]:
+        """The draft as ``trainer.answers.check`` judges it; ``problem`` also where no answer came."""
+        try:
+            return self.desk.ask("check", self.draft.values)
+        except Refused as error:
+            return {"problem": str(error), "toml": "", "whole": {}, "no_effect": {}}
+
+    def start_draft(self) -> str:
+        """Put the draft into the queue; returns its run's name, or '' after a word to the user where it cannot run."""
+        judged = self.judge()
+        if judged["problem"]:
+            gr.Warning(html.escape(judged["problem"]))
+            return ""
+        return self.queue.add(judged["toml"], judged["whole"]["run"]["name"])
+
+    def rehearse(self) -> dict[str, Any]:
+        """The draft's dry run, in a process that ends with it, so that no model stays in memory. Raises ``Refused``."""
+        desk = Desk()
+        try:
+            return desk.ask("rehearse", self.draft.values, timeout=REHEARSAL_SECONDS)
+        finally:
+            desk.close()
 
     def names(self) -> list[str]:
         """Runs to choose from: those that wait or failed before they had a folder, then those with one, the newest first."""

@@ -12,6 +12,7 @@ from typing import Any
 from morelora.errors import MoreLoraError
 from trainer import presets, settings
 from trainer.errors import InputError, TrainerError
+from trainer.rehearsal import rehearse
 from trainer.relevance import without_effect, without_vain
 from trainer.schema import Setting, walk
 
@@ -97,4 +98,4 @@ def with_algorithm(values: Values, preset_name: str, algorithm: str) -> Values:
     return result
 
 
-QUESTIONS = {question.__name__: question for question in (schema, preset, check, read, with_algorithm, without_vain)}
+QUESTIONS = {question.__name__: question for question in (schema, preset, check, read, with_algorithm, without_vain, rehearse)}

@@ -58,7 +58,9 @@ class RecipePage:
 
     def _beside(self) -> None:
         self.verdict = gr.HTML(elem_id="verdict")
-        self.start = gr.Button(say("recipe.start"), variant="primary", elem_id="start")
+        with gr.Row():
+            self.look = gr.Button(say("recipe.look"), link="./check", elem_id="look")
+            self.start = gr.Button(say("recipe.start"), variant="primary", elem_id="start")
         self.changes = gr.CheckboxGroup(label=say("recipe.changed"), info=say("recipe.changed_hint"), visible=False)
         self.toml = gr.Code(language=None, label=say("recipe.toml"), interactive=False, elem_id="toml", wrap_lines=True)
 
@@ -86,7 +88,7 @@ class RecipePage:
         gr.on([self.search.submit, self.search.input], self.seek, given, live, trigger_mode="always_last", **QUIET, **one_by_one)
         self.preset.input(self.begin, [self.preset, self.search], live, **WORKING, **one_by_one)
         self.changes.input(self.reset, [self.changes, self.search], live, **QUIET, **one_by_one)
-        self.start.click(self.run, outputs=self.started, **WORKING, **one_by_one).then(
+        self.start.click(self.studio.start_draft, outputs=self.started, **WORKING, **one_by_one).then(
             None, self.started, None, js=TO_TRAIN, **QUIET
         )
 
@@ -117,14 +119,6 @@ class RecipePage:
         self.studio.draft.reset([path for path in self.studio.draft.changes() if path not in kept])
         return self._updates(search, [])
 
-    def run(self) -> str:
-        """Into the queue; returns the run's name, '' where the recipe cannot run."""
-        judged = self._judge()
-        if judged["problem"]:
-            gr.Warning(html.escape(judged["problem"]))
-            return ""
-        return self.studio.queue.add(judged["toml"], judged["whole"]["run"]["name"])
-
     # how
 
     def _take(self, changes: Mapping[str, Any]) -> None:
@@ -137,12 +131,6 @@ class RecipePage:
         if reasons:
             self.studio.draft.replace(kept)
             gr.Info(html.escape(say("recipe.taken_out", reasons="; ".join(reasons))))
-
-    def _judge(self) -> Values:
-        try:
-            return self.studio.desk.ask("check", self.studio.draft.values)
-        except Refused as error:
-            return {"problem": str(error), "toml": "", "whole": {}, "no_effect": {}}
 
     def _updates(self, search: str, told: list[Any], values: tuple[Any, ...] = ()) -> list[Any]:
         """New properties of everything, of which only those are sent that a tab does not have.
@@ -161,7 +149,7 @@ class RecipePage:
 
     def _now(self, search: str) -> tuple[list[Any], list[Values]]:
         """What every control is to hold, and the properties of all components."""
-        draft, judged = self.studio.draft, self._judge()
+        draft, judged = self.studio.draft, self.studio.judge()
         changes = draft.changes()
         whole = judged["whole"] or draft.values
         seen = form.current(self.rows, whole)

@@ -38,17 +38,18 @@ class Axes:
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
 
-def chart(series: Sequence[Series], x: str, title: str, marks: Sequence[tuple[float, str]] = ()) -> str:
+def chart(series: Sequence[Series], x: str, title: str, marks: Sequence[tuple[float, str]] = (), from_zero: bool = False) -> str:
     """Curves over ``x``; ``marks`` are vertical lines with a word each. '' where no curve has two points."""
     shown = [Series(each.name, [point for point in each.points if all(map(math.isfinite, point))]) for each in series]
     shown = [each for each in shown if len(each.points) > 1]
     if not shown:
         return ""
-    axes = _axes(shown)
+    axes = _axes(shown, from_zero)
     parts = [*_grid(axes), *_marks(axes, marks)]
     parts += [_curve(axes, each, number) for number, each in enumerate(shown)]
     parts.append(f"<text class='name' x='{WIDTH - RIGHT}' y='{HEIGHT - 4}' text-anchor='end'>{html.escape(x)}</text>")
-    legend = "".join(f"<span class='key-{i % COLOURS}'>{html.escape(each.name)}</span>" for i, each in enumerate(shown))
+    names = [html.escape(each.name) for each in shown] if len(shown) > 1 else []
+    legend = "".join(f"<span class='key-{i % COLOURS}'>{name}</span>" for i, name in enumerate(names))
     drawn = f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{html.escape(title)}'>{''.join(parts)}</svg>"
     return f"<figure class='chart'><figcaption><b>{html.escape(title)}</b>{legend}</figcaption>{drawn}</figure>"
 
@@ -64,10 +65,10 @@ def ticks(low: float, high: float, least: float = 0.0) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
-def _axes(series: Sequence[Series]) -> Axes:
+def _axes(series: Sequence[Series], from_zero: bool) -> Axes:
     xs = [point[0] for each in series for point in each.points]
     ys = [point[1] for each in series for point in each.points]
-    rows = ticks(min(ys), max(ys))
+    rows = ticks(0.0 if from_zero else min(ys), max(ys))
     return Axes((min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1), (rows[0], rows[-1]))
 
 

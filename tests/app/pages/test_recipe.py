@@ -66,7 +66,7 @@ def test_what_is_wrong_is_said_and_nothing_can_be_started(page):
     tab = Tab(page)
     tab.set("train.steps", -3)
     assert "train.steps = -3" in tab.verdict and not tab.told[2]["interactive"]
-    assert page.run() == "" and page.studio.queue.jobs() == []
+    assert page.studio.start_draft() == "" and page.studio.queue.jobs() == []
     tab.set("train.steps", 30)
     assert "can run" in tab.verdict and tab.told[2]["interactive"]
 
@@ -88,7 +88,7 @@ def test_settings_without_effect_and_of_other_algorithms_are_hidden(page):
 
 
 def test_a_started_recipe_is_in_the_queue(page):
-    name = page.run()
+    name = page.studio.start_draft()
     assert name and [job.name for job in page.studio.queue.jobs()] == [name]
 
 
