@@ -54,8 +54,10 @@ class Adapted(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight that this layer acts with, ``W + strength * delta(W)``."""
-        weight = self.base.weight
-        if self.is_merged or self.strength == 0.0 or not self.adapter.mergeable:
+        if self.is_merged:
+            return self.base.weight
+        weight = self.adapter.unfolded(self.base.weight)
+        if self.strength == 0.0 or not self.adapter.mergeable:
             return weight
         return weight + (self.strength * self.adapter.delta(weight)).to(weight.dtype)
 
@@ -64,14 +66,9 @@ class Adapted(nn.Module):
         return self._original is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.is_merged or self.strength == 0.0 or self._is_skipped():
+        if self.is_merged or (self.strength == 0.0 and not self.adapter.is_folded) or self.adapter.is_skipped():
             return self.base(x)
         return self.adapter(x, self.base, self.strength)
-
-    def _is_skipped(self) -> bool:
-        """Module dropout, drawn on the CPU so that no device is waited for."""
-        chance = self.adapter.options.module_dropout
-        return bool(self.training and chance and torch.rand(()) < chance)
 
     def check_merge(self) -> None:
         """Raise ``AdapterError`` where it cannot be merged now, or at all; the message says why."""
@@ -93,7 +90,7 @@ class Adapted(nn.Module):
         """
         self.check_merge()
         weight = self.base.weight
-        precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        precise = self.adapter.unfolded(weight).to(torch.promote_types(weight.dtype, torch.float32))
         merged = precise + self.strength * self.adapter.delta(precise)
         bias = self.base.bias
         change = self.adapter.bias_delta(None if bias is None else bias.to(precise.dtype))

@@ -133,6 +133,28 @@ class Adapter(nn.Module):
         """Begin with the change ``scale * up @ down``; where the factors are these two."""
         raise NotImplementedError
 
+    @property
+    def current(self) -> Adapter:
+        """The adapter that trains, without what finished cycles of restarts left."""
+        return self
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether a part of the change stands in the frozen weight already."""
+        return False
+
+    def unfolded(self, weight: Tensor) -> Tensor:
+        """The frozen weight as it was, of what stands in the layer now."""
+        return weight
+
+    def leave(self, base: nn.Module) -> None:
+        """Give the frozen layer its own weight back, bit for bit, where a part of the change was written into it."""
+
+    def is_skipped(self) -> bool:
+        """Module dropout, drawn on the CPU so that no device is waited for."""
+        chance = self.options.module_dropout
+        return bool(self.training and chance and torch.rand(()) < chance)
+
     def delta(self, weight: Tensor) -> Tensor:
         """``W' - W``, of the weight's shape. ``weight`` is the frozen ``W``."""
         raise NotImplementedError

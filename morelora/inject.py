@@ -180,4 +180,5 @@ class AdapterSet:
             while getattr(parent, leaf) is not layer:
                 parent, leaf = getattr(parent, leaf), "base"
             setattr(parent, leaf, layer.base)
+            layer.adapter.leave(layer.base)
         self.layers = {}

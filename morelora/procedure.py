@@ -83,6 +83,9 @@ class Procedure:
     def stepped(self, step: Stepped) -> None:
         """After a step of the optimiser; the gradients are still there."""
 
+    def rehearse(self) -> None:
+        """Before the steps that a run is estimated by, which leave no trace: take the largest form of the whole run."""
+
     @property
     def search(self) -> Search | None:
         """What is to be tried out after the last step; None for nothing."""
@@ -138,6 +141,12 @@ class Procedures:
         """After a step of the optimiser."""
         for part in self.parts.values():
             part.stepped(step)
+
+    @torch.no_grad()
+    def rehearse(self) -> None:
+        """Before the steps that a run is estimated by."""
+        for part in self.parts.values():
+            part.rehearse()
 
     def state(self) -> dict[str, Tensor]:
         """What they keep, by ``<procedure>/<name>``."""

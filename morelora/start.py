@@ -38,12 +38,12 @@ def start_from(adapters: AdapterSet, path: str | PathLike[str]) -> None:
     differences = [f"{key} is not trained here" for key in contents.unknown]
     differences += [f"{name} is not trained here" for name in contents.layers if name not in adapters.layers]
     differences += [f"the embedding {word!r} is not trained here" for word in words]
-    differences += [text for name, own in adapters for text in _differences(name, own, theirs)]
+    differences += [text for name, own in adapters for text in _differences(name, own.current, theirs)]
     if differences:
         more = f" … and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
         raise FormatError(f"{path} holds another adapter: {'; '.join(differences[:SHOWN])}{more}")
     for name, own in adapters:
-        _copy(own, theirs[name])
+        _copy(own.current, theirs[name])
 
 
 def _adapter(adapters: AdapterSet, name: str, tensors: dict[str, Tensor]) -> Adapter | str:

@@ -12,7 +12,7 @@ def settle_steps(config: Config, pictures: int) -> Config:
     """The settings with ``train.steps`` as a number: ``steps_per_picture * pictures`` within ``steps_min`` and ``steps_max``.
 
     Raises:
-        InputError: the warm-up is not shorter than that.
+        InputError: the warm-up, or a cycle of restarts, is not shorter than that.
     """
     train = config.train
     if train.steps:
@@ -22,6 +22,11 @@ def settle_steps(config: Config, pictures: int) -> Config:
         raise InputError(
             f"optimizer.warmup ({config.optimizer.warmup:g}) must be less than the {steps} steps that {pictures} pictures give",
             "give a share instead, such as optimizer.warmup = 0.05, or set train.steps",
+        )
+    if config.relora.every >= steps:
+        raise InputError(
+            f"relora.every ({config.relora.every}) must be less than the {steps} steps that {pictures} pictures give",
+            "lower it, or set train.steps",
         )
     own = TrainConfig.model_fields
     return config.model_copy(update={"train": train.model_copy(update={"steps": steps} | {n: own[n].default for n in RULE})})

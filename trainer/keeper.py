@@ -30,7 +30,7 @@ from trainer.validation import measure
 from trainer.verify import verify
 from trainer.verify_word import verify_word
 
-FIXED = ("model", "data", "adapter", "embedding", "train", "device", "optimizer", "loss", "validation")
+FIXED = ("model", "data", "adapter", "embedding", "train", "device", "optimizer", "relora", "loss", "validation")
 """Sections that a resumed run may not change: its result would not be the same run's."""
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from morelora.errors import AdapterError
 from morelora.procedure import Procedures
 from trainer.errors import InputError
+from trainer.restarts import NAME, Restarts
 
 if TYPE_CHECKING:
     from trainer.session import Session
@@ -22,6 +23,8 @@ def build_procedures(session: Session) -> Procedures:
     adapters, config = dict(session.adapters), session.config
     try:
         found = Procedures.of(adapters, config.train.steps)
+        if config.relora.every:
+            found.parts[NAME] = Restarts(session.adapters, session.optimizer.optimizer, session.schedule, config)
     except AdapterError as error:
         raise InputError(f"adapter: {error}") from error
     for name, procedure in found:

@@ -28,6 +28,7 @@ from trainer.memory import Resting, compile_blocks, prepare, resting_parts
 from trainer.models import Bundle
 from trainer.optim import Ema, build_optimizer, build_schedule, evaluated
 from trainer.procedures import build_procedures
+from trainer.restarts import make_restartable
 from trainer.saving import Saving
 from trainer.team import PATIENCE, Team, check_launch
 from trainer.zero import INSTALL, Zero, check_zero, is_zero
@@ -150,6 +151,7 @@ def add_adapters(config: Config, bundle: Bundle) -> tuple[AdapterSet, list[Targe
         return AdapterSet({}, {}), []
     targets = [target for target in resolve(parts, config.adapter) if bundle.is_read(target.name)]
     adapters = inject(parts, targets, rng.generator_for(config.train.seed, START))
+    make_restartable(adapters, config)
     for part in parts.values():
         part.train()
     return adapters, targets
@@ -220,7 +222,8 @@ def build_session(
     is_shared = is_zero(accelerator)
     modules = (adapter for _, adapter in adapters)
     optimizer = Zero(accelerator, modules, plain, config) if is_shared else accelerator.prepare_optimizer(plain)
-    schedule = build_schedule(optimizer.optimizer, config.optimizer, config.train.steps)
+    restarts = config.relora if config.relora.every else None
+    schedule = build_schedule(optimizer.optimizer, config.optimizer, config.train.steps, restarts)
     trained = [*adapters.parameters(), *(word.vectors.parameters() if word else [])]
     ema = Ema(trained, config.train.ema) if config.train.ema else None
     session = Session(

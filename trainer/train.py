@@ -119,7 +119,7 @@ def _open_inputs(
     In the settings that come back, the number of steps is settled."""
     _check_given(config)
     check_trackers(config.track)
-    check_optimizer(config.optimizer, accelerator.device)
+    check_optimizer(config.optimizer, accelerator.device, forgets=config.relora.every > 0)
     memory.check(config.device, accelerator.device)
     source = find(config.model)
     factor = source.pixel_factor

@@ -73,6 +73,8 @@ def _of_config(config: Config) -> Iterable[tuple[str, str]]:
         yield f"optimizer.galore_rank {cuts}", "remove it"
     if name == "lion" and config.optimizer.arguments:
         yield f"optimizer.arguments of Lion may {cuts.replace('looks', 'look')}", "remove them"
+    if config.relora.every:
+        yield "relora.every takes away the state of whole tensors, which ZeRO cuts up", "set relora.every = 0"
     if config.embedding.vectors:
         yield "embedding.vectors rest during a run, which ZeRO does not let them", "train the word without DeepSpeed"
 

@@ -2,9 +2,8 @@
 
 Formula     ``W' = W + s * (up diag(values) down - up0 diag(values0) down0)``, ``s = alpha / rank``.
 Training    in the denoiser each picture sees the first ``r(t) = floor((1 - t / T)^power (rank - min_rank)) + min_rank`` ranks at
-            its timestep ``t`` of ``T``: what is learnt from much noise, composition and subject, has few numbers to hold them.
-            Text encoders, whose output serves all timesteps, train every rank. The mask is for training alone: previews and
-            files have every rank.
+            its timestep ``t`` of ``T``: what is learnt from much noise, composition and subject, has few numbers to hold it.
+            Text encoders serve all timesteps and train every rank. Previews and files have every rank: no mask.
 Start       ``up0, values0, down0``: singular vectors and values, the ``last``, ``middle`` or ``principal`` ones, of a random
             normal matrix with deviation ``1 / rank`` or of the weight; frozen, and the others begin there: the unchanged model.
 Parameters  ``r (m + c + 1)``, and as many frozen.
@@ -83,6 +82,7 @@ class TLoRA(AsLoRA):
     decomposes = False
     undecomposed = "whose change is another for each picture of a batch"
     limits_norm = False
+    notice = "T-LoRA takes ranks away by noise in training alone, files use them all: raise adapter.min_rank if subjects suffer"
 
     class Options(RankOptions):
         """Settings of T-LoRA."""

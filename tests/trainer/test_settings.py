@@ -66,6 +66,7 @@ SET_TOGETHER: dict[str, dict[str, Any]] = {
     "adapter.prune_from": {"adapter": {"prune_until": 1.0}},
     "adapter.prune_until": {"adapter": {"prune_from": 0.0}},
     "adapter.min_rank": {"adapter": {"rank": 4096}},
+    "relora.warmup": {"train": {"steps": 0}, "relora": {"every": 10**9}},
     "adapter.search_tolerance": {"adapter": {"search": "training"}},
 }
 """Settings that are refused where they would have no effect or that others bound, and what gives them their place."""

@@ -102,6 +102,7 @@ def test_a_deepspeed_configuration_that_does_not_fit_is_refused(made, words):
         ({"optimizer": {"name": "torch.optim.SGD"}}, ["torch.optim.SGD"]),
         ({"optimizer": {"name": "lion", "arguments": {"use_gc": True}}}, ["arguments of Lion"]),
         ({"adapter": {"algorithm": "full"}, "optimizer": {"galore_rank": 4}}, ["galore_rank", "remove it"]),
+        ({"relora": {"every": 50}}, ["relora.every", "set relora.every = 0"]),
         ({"embedding": {"vectors": 2}, "data": {"images": "x", "trigger": "my style"}}, ["embedding.vectors"]),
     ],
 )

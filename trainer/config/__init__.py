@@ -19,14 +19,15 @@ from trainer.config.model import ModelConfig
 from trainer.config.optimizer import OptimizerConfig
 from trainer.config.output import ExportConfig, RunConfig
 from trainer.config.preview import PreviewConfig
+from trainer.config.relora import ReloraConfig
 from trainer.config.track import TrackConfig
 from trainer.config.train import TrainConfig
 from trainer.config.validation import ValidationConfig
 
 __all__ = [
     "CheckpointConfig", "Config", "DataConfig", "DeviceConfig", "EmbeddingConfig", "ExportConfig", "Level", "LossConfig",
-    "ModelConfig", "OptimizerConfig", "Precision", "PreviewConfig", "RunConfig", "Section", "TrackConfig", "TrainConfig",
-    "ValidationConfig", "setting",
+    "ModelConfig", "OptimizerConfig", "Precision", "PreviewConfig", "ReloraConfig", "RunConfig", "Section", "TrackConfig",
+    "TrainConfig", "ValidationConfig", "setting",
 ]  # fmt: skip
 
 
@@ -41,6 +42,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     device: DeviceConfig = DeviceConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    relora: ReloraConfig = ReloraConfig()
     loss: LossConfig = LossConfig()
     validation: ValidationConfig = ValidationConfig()
     preview: PreviewConfig = PreviewConfig()

@@ -128,6 +128,21 @@ def _low_rank_rates(config: Config) -> Iterator[str]:
             yield f"optimizer.{name} has no effect unless optimizer.galore_rank is set"
 
 
+def _relora(config: Config) -> Iterator[str]:
+    relora = config.relora
+    if not relora.every:
+        yield from _idle(relora, "relora", ("keep", "warmup"), "relora.every = 0")
+        return
+    if config.train.steps and relora.every >= config.train.steps:
+        yield f"relora.every ({relora.every}) must be less than train.steps ({config.train.steps}): it would never begin again"
+    if relora.warmup >= relora.every:
+        yield f"relora.warmup ({relora.warmup}) must be less than relora.every ({relora.every})"
+    if config.adapter.weight_decompose:
+        yield "relora.every does not go together with adapter.weight_decompose: magnitudes of several cycles do not add up"
+    if config.adapter.max_norm is not None:
+        yield "adapter.max_norm cannot limit the sum of relora's cycles: remove it, or set relora.every = 0"
+
+
 def _optimizer_name(config: Config) -> Iterator[str]:
     optimizer, name = config.optimizer, config.optimizer.name
     unset = [key for key in ("beta1", "beta2", "weight_decay") if getattr(optimizer, key) is not None]
@@ -234,6 +249,7 @@ CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _optimizer,
     _optimizer_name,
     _low_rank_rates,
+    _relora,
     _saving,
     _loss,
     _validation,

@@ -181,9 +181,9 @@ def _mean_share(dataset: Dataset, measured: Size) -> float:
 
 def _disk(config: Config, saves: int, checkpoint: int, numbers: int) -> int:
     """Bytes of the checkpoints that lie side by side while one is replaced, and of exports."""
-    kept = config.checkpoint
+    kept, cycles = config.checkpoint, config.relora.cycles(config.train.steps)
     exports = min(saves, kept.keep_exports + 1 if kept.keep_exports else saves) if kept.export else 1
-    return min(saves, kept.keep + 1) * checkpoint + exports * numbers * DTYPES[config.export.dtype].itemsize
+    return min(saves, kept.keep + 1) * checkpoint + exports * cycles * numbers * DTYPES[config.export.dtype].itemsize
 
 
 def _cache_size(config: Config, dataset: Dataset, batch: Batch) -> int:

@@ -74,6 +74,7 @@ def measure(session: Session, loader: Loader, prompts: list[str]) -> Measured:
     probe = replace(session, loader=loader, step=0)
     device = session.accelerator.device
     with undone(session), PeakMeter(device) as meter:
+        session.procedures.rehearse()
         taken = []
         for _ in range(WARM_UP + TIMED):
             start = _now(device)
@@ -82,7 +83,8 @@ def measure(session: Session, loader: Loader, prompts: list[str]) -> Measured:
             taken.append(_now(device) - start)
         seconds = min(taken[WARM_UP:])  # what other programs take of the machine only adds to it
         tensors, _ = pack_optimizer(session.optimizer)
-        checkpoint = sum(tensor.nbytes for tensor in (*tensors.values(), *session.parameters()))
+        kept = session.procedures.state().values()
+        checkpoint = sum(tensor.nbytes for tensor in (*tensors.values(), *session.parameters(), *kept))
         config = session.config
         short = config.preview.model_copy(update={"steps": 2})
         with session.resting.awake(), uncompiled():
@@ -103,8 +105,9 @@ def lifetime_peak(device: torch.device) -> int:
 def undone(session: Session) -> Iterator[None]:
     """Whatever is trained inside, the session is afterwards as before."""
     optimizer, scaler = session.optimizer, session.accelerator.scaler
-    trained = session.parameters()  # now: a word may come to rest inside
-    values_before = [parameter.detach().clone() for parameter in trained]
+    frozen = [buffer for _, adapter in session.adapters for buffer in adapter.buffers()]  # which restarts draw anew
+    held = [*session.parameters(), *frozen]  # now: a word may come to rest inside
+    values_before = [tensor.detach().clone() for tensor in held]
     tensors, values = pack_optimizer(optimizer)
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     schedule, scale = session.schedule.state_dict(), scaler and scaler.state_dict()
@@ -113,8 +116,8 @@ def undone(session: Session) -> Iterator[None]:
     with rng.preserved():
         yield
     with torch.no_grad():
-        for parameter, before in zip(trained, values_before, strict=True):
-            parameter.copy_(before)
+        for tensor, before in zip(held, values_before, strict=True):
+            tensor.copy_(before)
     session.procedures.load_state(kept)
     session.optimizer.zero_grad(set_to_none=True)
     unpack_optimizer(optimizer, tensors, values)

@@ -144,8 +144,11 @@ def _check_names(cls: type[Optimizer], config: OptimizerConfig) -> None:
             raise InputError(f"optimizer.arguments.{name}: {cls.__name__} has no such argument{hint}", fix)
 
 
-def check_optimizer(config: OptimizerConfig, device: torch.device) -> None:
+def check_optimizer(config: OptimizerConfig, device: torch.device, forgets: bool = False) -> None:
     """Rehearse on two small tensors, before anything else is done: build, step, save, restore, step again.
+
+    Args:
+        forgets: also take its state away and step again, as restarts do.
 
     Raises:
         InputError: the optimiser cannot be built, cannot step here, or does not go on with the same bits after a restore.
@@ -165,6 +168,11 @@ def check_optimizer(config: OptimizerConfig, device: torch.device) -> None:
             _step(first, optimizer, i)
             torch.set_rng_state(torch_state)
             _step(second, other, i)
+        if forgets:
+            third, forgetful = _rehearsal(config, device)
+            _step(third, forgetful, 0)
+            forgetful.state.clear()
+            _step(third, forgetful, 1)
     except InputError:
         raise
     except Exception as error:  # whatever a class of someone else's does

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from trainer.config import OptimizerConfig
+from trainer.config import OptimizerConfig, ReloraConfig
 
 SCHEDULES: dict[str, Callable[[float, OptimizerConfig], float]] = {
     "constant": lambda p, config: 1.0,
@@ -30,8 +30,11 @@ def warmup_steps(config: OptimizerConfig, steps: int) -> int:
     return round(config.warmup * steps) if 0 < config.warmup < 1 else int(config.warmup)
 
 
-def build_schedule(optimizer: Optimizer, config: OptimizerConfig, steps: int) -> LambdaLR:
-    """Warm-up from ``1 / warmup`` to 1, then ``min_lr_ratio + (1 - min_lr_ratio) course(p)`` over the steps that are left."""
+def build_schedule(optimizer: Optimizer, config: OptimizerConfig, steps: int, relora: ReloraConfig | None = None) -> LambdaLR:
+    """Warm-up from ``1 / warmup`` to 1, then ``min_lr_ratio + (1 - min_lr_ratio) course(p)`` over the steps that are left.
+
+    After each restart of ``relora`` it rises again from ``1 / relora.warmup`` of that to the whole.
+    """
     course, warmup, floor = SCHEDULES[config.schedule], warmup_steps(config, steps), config.min_lr_ratio
 
     def multiplier(step: int) -> float:
@@ -39,4 +42,8 @@ def build_schedule(optimizer: Optimizer, config: OptimizerConfig, steps: int) ->
             return (step + 1) / warmup
         return floor + (1.0 - floor) * course(min(1.0, (step - warmup) / (steps - warmup)), config)
 
-    return LambdaLR(optimizer, multiplier)
+    def with_restarts(step: int) -> float:
+        has_restarted = relora is not None and relora.warmup > 0 and step >= relora.every
+        return multiplier(step) * (min(1.0, (step % relora.every + 1) / relora.warmup) if has_restarted else 1.0)
+
+    return LambdaLR(optimizer, with_restarts)
