@@ -113,7 +113,7 @@ def prepare(options: argparse.Namespace, output: Path) -> tuple[Any, dict[str, A
         "auth": options.auth,
         "share": options.share,
         "app_kwargs": {"middleware": [allowed]},
-        "allowed_paths": [str(output.resolve())],
+        "allowed_paths": [str(output.resolve()), str(studio.pictures.folder)],
         "blocked_paths": [str(studio.state)],
         "max_file_size": LARGEST_UPLOAD,
         "quiet": True,

@@ -11,6 +11,7 @@ import gradio as gr
 
 from app.desk import Desk, Refused
 from app.draft import Draft
+from app.pictures import DATASETS, Pictures
 from app.queue import Queue
 from app.runs import Runs
 
@@ -30,6 +31,7 @@ class Studio:
         self.queue = Queue(output, self.state)
         self.draft = Draft(self.state / "draft.json")
         self.desk = Desk()
+        self.pictures = Pictures(output.parent / DATASETS, self.draft, self.desk)
 
     @cached_property
     def schema(self) -> list[dict[str, Any]]:

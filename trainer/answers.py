@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from morelora.errors import MoreLoraError
-from trainer import presets, settings
+from trainer import album, presets, settings
 from trainer.errors import InputError, TrainerError
 from trainer.rehearsal import rehearse
 from trainer.relevance import without_effect, without_vain
 from trainer.schema import Setting, walk
 
 Values = dict[str, Any]
+
+EDITS = (album.album, album.write_captions, album.leave_out, album.move)
 
 
 def answer(question: str, given: tuple[Any, ...]) -> tuple[bool, Any]:
@@ -98,4 +100,6 @@ def with_algorithm(values: Values, preset_name: str, algorithm: str) -> Values:
     return result
 
 
-QUESTIONS = {question.__name__: question for question in (schema, preset, check, read, with_algorithm, without_vain, rehearse)}
+QUESTIONS = {
+    question.__name__: question for question in (schema, preset, check, read, with_algorithm, without_vain, rehearse, *EDITS)
+}

@@ -20,7 +20,7 @@ DEMO = "pocket-lora"
 DOCTOR_SECONDS = 120
 RECENT = 6
 TO_TRAIN = "(name) => { if (name) window.location.href = './train?run=' + encodeURIComponent(name); }"
-TO_RECIPE = "() => { window.location.href = './recipe'; }"
+TO_PICTURES = "() => { window.location.href = './dataset'; }"
 
 
 def build(studio: Studio, site: gr.Blocks) -> None:
@@ -40,7 +40,7 @@ def build(studio: Studio, site: gr.Blocks) -> None:
     site.load(lambda: device_line(device_text()), outputs=device, **QUIET)
     site.load(lambda: recent_runs(studio), outputs=recent, **QUIET)
     demo.click(lambda: begin(studio), outputs=name, **WORKING).then(None, name, None, js=TO_TRAIN, **QUIET)
-    own.click(None, js=TO_RECIPE, **QUIET)
+    own.click(None, js=TO_PICTURES, **QUIET)
 
 
 PAGE = Page("", build)

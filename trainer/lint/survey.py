@@ -31,20 +31,23 @@ def lint_folder(config: Config) -> list[Finding]:
 
     Raises ``InputError`` where there is no folder, or no picture in it, or no such base.
     """
+    dataset, unusable = read_set(config)
+    bad = tuple((dataset.name(file), reason) for file, reason in unusable)
+    return check(survey(dataset, config, overflow_of(config.model), bad))
+
+
+def read_set(config: Config) -> tuple[Dataset, list[tuple[Path, str]]]:
+    """The data set without the files that would stop a training, and these with the reasons. Raises as ``lint_folder``."""
     factor = find(config.model).pixel_factor
     unusable: list[tuple[Path, str]] = []
     for _ in range(ROUNDS):
         try:
             skip = frozenset(file for file, _ in unusable)
-            dataset = hold_out(scan(config.data, factor, skip=skip), config.validation, config.data, factor)
-            break
+            return hold_out(scan(config.data, factor, skip=skip), config.validation, config.data, factor), unusable
         except UnusableFiles as error:
             unusable += error.files
             rest = error
-    else:
-        raise rest
-    bad = tuple((dataset.name(file), reason) for file, reason in unusable)
-    return check(survey(dataset, config, overflow_of(config.model), bad))
+    raise rest
 
 
 def survey(dataset: Dataset, config: Config, overflow: Callable[[str], str], unusable: Sequence[tuple[str, str]] = ()) -> View:

@@ -92,6 +92,12 @@ def overflow_of(config: ModelConfig) -> Callable[[str], str]:
     return lambda caption: text.overflow(tokenizer, caption, config.caption_chunks)
 
 
+def tokens_of(config: ModelConfig) -> Callable[[str], int]:
+    """How many tokens a caption has for a base, without the marks at its ends; from its vocabulary alone."""
+    tokenizer = _tokenizer(find(config).tokenizers["tokenizer"])
+    return lambda caption: len(tokenizer(caption, add_special_tokens=False).input_ids)
+
+
 def _tokenizer(folder: Path) -> CLIPTokenizer:
     """A folder's own tokenizer, or CLIP's with the folder's marks where it has no vocabulary."""
     if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):

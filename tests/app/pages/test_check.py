@@ -52,9 +52,7 @@ def test_a_refusal_is_shown_with_its_fix(tmp_path, monkeypatch):
 
 
 def test_many_pictures_of_a_finding_are_counted():
-    assert "&lt;, b, c, d (+2): " in check.finding(FAULT) and "the whole set: " in check.finding(
-        FAULT | {"pictures": []}
-    )
+    assert "&lt;, b, c, d (+2): " in check.finding(FAULT) and "the whole set: " in check.finding(FAULT | {"pictures": []})
 
 
 def test_the_drafts_dry_run_is_made_in_a_process_of_its_own(tmp_path):
