@@ -27,6 +27,8 @@ from trainer.errors import InputError
 
 VERSION = "0.19.8"
 INSTALL = f"install it (python -m pip install deepspeed=={VERSION}), or launch with --multi_gpu (see docs/distributed.md)"
+BUCKET = 2**27
+"""Numbers that are summed over the processes at once, at most."""
 ELEMENTWISE = ("adamw", "lion")
 """Optimisers that move each number by itself; of Lion some arguments do not."""
 PLAIN = "or launch it with plain data parallelism: accelerate launch --multi_gpu (see docs/distributed.md)"
@@ -94,6 +96,8 @@ class Zero:
         asked = accelerator.state.deepspeed_plugin.deepspeed_config
         asked["train_micro_batch_size_per_gpu"] = config.train.batch_size
         asked["gradient_clipping"] = config.optimizer.clip_norm or 0.0
+        if asked["zero_optimization"].get("reduce_bucket_size", "auto") == "auto":  # else 2 GB, for models that are trained whole
+            asked["zero_optimization"]["reduce_bucket_size"] = min(BUCKET, sum(map(torch.numel, self.parameters())))
         self.engine, _ = accelerator.prepare(nn.ModuleList(modules), optimizer)
         self._open()
 
