@@ -150,8 +150,9 @@ class AdapterConfig(BaseModel):
             raise ValueError("conv_rank and conv_alpha have no effect unless layers = 'all'")
         if self.layers != "all" and not self.rules and getattr(self.options, "tucker", False):
             raise ValueError("tucker has no effect unless layers = 'all': it is for kernels larger than 1x1")
-        if getattr(self.options, "full_matrix", False) and "alpha" in self.options.model_fields_set:
-            raise ValueError("alpha has no effect on a full-matrix LoKr (its scale is 1): remove alpha or full_matrix")
+        is_whole = getattr(self.options, "full_matrix", False) and not self.options.decompose_both
+        for name in sorted({"rank", "alpha", "rs"} & self.options.model_fields_set) if is_whole else ():
+            raise ValueError(f"{name} has no effect on a full-matrix LoKr (its scale is 1): remove {name}, or full_matrix")
         if self.weight_decompose and not ALGORITHMS[self.algorithm].decomposes:
             why = ALGORITHMS[self.algorithm].undecomposed
             raise ValueError(f"weight_decompose has no meaning with algorithm = {self.algorithm!r}, {why}: turn it off")

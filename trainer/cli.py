@@ -135,14 +135,16 @@ def _dispatch(options: argparse.Namespace) -> int:
     _only_beside(options, "lint", ("json",))
     _has_a_place(options, ("json", "plot_timesteps"))
     if options.list_presets:
+        _only(options, "--list-presets", "it lists presets and reads no settings")
         for preset in presets.list_presets():
             print(f"{preset.name:<16} {preset.title}")
     elif options.doctor:
+        _only(options, "--doctor", "it looks at the machine and reads no settings")
         from trainer import doctor
 
         print(doctor.report())
     elif options.resume:
-        _only(options, "--resume")
+        _only(options, "--resume", "a resumed run keeps its own settings")
         _train(lambda listener: _resume(options.resume, listener))
     elif options.caption is not None:
         _caption(config_of(options), options)
@@ -202,14 +204,14 @@ def _train(work: Callable[[Listener], Path]) -> None:
         console.show_result(work(console))
 
 
-def _only(options: argparse.Namespace, door: str) -> None:
-    """A resumed run keeps its settings: refuse any that are given beside it."""
+def _only(options: argparse.Namespace, door: str, why: str) -> None:
+    """Refuse settings, and what is done with them instead of training, beside a door that reads none."""
     given = [_flag(setting) for setting in _short_settings() if getattr(options, _flag(setting)[2:]) is not None]
     given += ["--set"] * bool(options.assignments) + ["--dry-run"] * options.dry_run
     given += ["--plot-timesteps"] * bool(options.plot_timesteps) + ["--lint"] * (options.lint is not None)
     given += ["--caption"] * (options.caption is not None)
     if given:
-        raise InputError(f"{given[0]} cannot stand beside {door}", "a resumed run keeps its own settings")
+        raise InputError(f"{given[0]} cannot stand beside {door}", f"take out one of the two: {why}")
 
 
 def _only_beside(options: argparse.Namespace, door: str, names: tuple[str, ...]) -> None:

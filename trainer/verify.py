@@ -26,6 +26,7 @@ from morelora.formats import recorded
 from morelora.formats.container import read
 from morelora.formats.names import is_sdxl, kohya
 from morelora.site import NormSite, Site
+from morelora.weight_decompose import WeightDecomposed
 from trainer.errors import TrainerError
 from trainer.events import Verified
 
@@ -40,6 +41,12 @@ PROBED = 1.5
 """How much larger than it is an error of many directions may look on ``PROBES`` inputs."""
 WRONG = 10
 """Our own reading beyond this many limits is no rounding: the file is wrong."""
+MAGNITUDES = (
+    "It leaves out DoRA's magnitudes, so that its pictures will differ from the previews: load it with morelora.load there, or "
+    "write a form that it reads whole (export.format = 'svd', or 'diffusers' with adapter.decompose_axis = 'output')"
+)
+OTHER_FORM = "Its pictures will differ from the previews: load the file with morelora.load there, or write another export.format"
+"""What it means that a reader makes another change, and what to do."""
 
 T = TypeVar("T")
 LayerOf = Callable[[str, Any], Any]
@@ -113,7 +120,11 @@ class Trial:
         return f"makes the same change on {len(self.read)} layers: relative error at most {self.error:.2g}"
 
     def verdict(self, adapters: AdapterSet, limit: float) -> Verified:
-        return Verified(self.reader, len(self.read), None if self.reason else self.error, self.message(adapters, limit))
+        message = self.message(adapters, limit)
+        if not self.reason and not self.lost(adapters) and not self.error <= limit:
+            drops = self.reader == "diffusers" and any(isinstance(adapter, WeightDecomposed) for _, adapter in adapters)
+            message += f". {MAGNITUDES if drops else OTHER_FORM}"
+        return Verified(self.reader, len(self.read), None if self.reason else self.error, message)
 
 
 def relative_error(found: Tensor, expected: Tensor, weight_norm: float) -> float:
@@ -175,12 +186,18 @@ def _compare(name: str, adapters: AdapterSet, trials: list[Trial]) -> None:
     else:
         expected = take(adapter(x, base)) - before
     for trial in trials:
-        changed = _attempt(trial, lambda trial=trial: trial.layer_of(name, base)) if not trial.reason else None
-        if changed is not None:
+        after = _attempt(trial, lambda trial=trial: _output(trial, name, base, x)) if not trial.reason else None
+        if after is not None:
             trial.read.append(name)
-        error = relative_error(before * 0 if changed is None else take(changed(x)) - before, expected, size)
+        error = relative_error(before * 0 if after is None else take(after) - before, expected, size)
         if error > trial.error:
             trial.error, trial.worst = error, name
+
+
+def _output(trial: Trial, name: str, base: Any, x: Tensor) -> Tensor | None:
+    """What the layer gives as the reader makes it; None where it has no adapter."""
+    changed = trial.layer_of(name, base)
+    return None if changed is None else changed(x)
 
 
 def _attempt(trial: Trial, action: Callable[[], T]) -> T | None:

@@ -38,7 +38,9 @@ class LoKr(KroneckerAdapter):
         """Settings of LoKr."""
 
         full_matrix: bool = Field(
-            False, description="Train the large block whole instead of as a low-rank product; alpha then has no effect."
+            False,
+            description="Train the large block whole instead of as a low-rank product; alpha then has no effect, unless "
+            "decompose_both makes a product of the small matrix.",
         )
         decompose_both: bool = Field(
             False, description="Also split the small matrix into two factors of the rank, where that is smaller."

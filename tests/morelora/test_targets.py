@@ -11,6 +11,7 @@ from torch import nn
 from morelora.errors import AdapterError
 from morelora.inject import build, inject
 from morelora.registry import ALGORITHMS
+from morelora.site import Site
 from morelora.targets import AdapterConfig, Rule, Target, resolve
 from tests.morelora.model import TinyUNet
 
@@ -114,6 +115,8 @@ def test_rules_that_cannot_work_are_errors(settings: dict[str, Any], message: st
         ({"layers": "attention", "conv_rank": 4}, "no effect unless layers = 'all'"),
         ({"tucker": True}, "tucker has no effect unless layers = 'all'"),
         ({"algorithm": "lokr", "full_matrix": True, "alpha": 4}, "alpha has no effect"),
+        ({"algorithm": "lokr", "full_matrix": True, "rs": True}, "rs has no effect"),
+        ({"algorithm": "lokr", "full_matrix": True, "rank": 8}, "rank has no effect"),
         ({"decompose_axis": "output"}, "no effect unless weight_decompose"),
         ({"algorithm": "lora", "factor": 4}, "factor"),
         ({"rank": 0}, "rank"),
@@ -122,6 +125,13 @@ def test_rules_that_cannot_work_are_errors(settings: dict[str, Any], message: st
 def test_settings_that_cannot_work_are_errors(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         AdapterConfig(**settings)
+
+
+def test_alpha_of_a_full_block_acts_where_the_small_matrix_is_a_product() -> None:
+    options = {"rank": 1, "factor": 4, "full_matrix": True, "decompose_both": True, "alpha": 4.0}
+    config = AdapterConfig(algorithm="lokr", **options)
+    adapter = ALGORITHMS["lokr"](Site.of(nn.Linear(16, 16)), config.options)
+    assert adapter.w2 is not None and adapter.w1_a is not None and adapter.scale == 4.0
 
 
 def test_rule_keeps_unknown_keys_as_the_algorithms_options() -> None:

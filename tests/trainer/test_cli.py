@@ -153,3 +153,13 @@ def test_a_file_without_a_place_is_refused_before_the_work(tmp_path, capsys, opt
 def test_a_resumed_run_keeps_its_own_settings(tmp_path, capsys, extra):
     assert cli.main(["--resume", str(tmp_path), *extra]) == 2
     assert f"{extra[0]} cannot stand beside --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("door", ["--doctor", "--list-presets"])
+@pytest.mark.parametrize(
+    "extra", [["--images", "x"], ["--set", "train.steps=5"], ["--dry-run"], ["--lint"], ["--caption", "x"]], ids=lambda e: e[0]
+)
+def test_an_option_that_would_be_ignored_is_refused(capsys, door, extra):
+    assert cli.main([door, *extra]) == 2
+    shown = capsys.readouterr()
+    assert f"{extra[0]} cannot stand beside {door}" in shown.err and "take out one of the two" in shown.err and not shown.out

@@ -116,6 +116,17 @@ def test_a_base_in_bf16_is_judged_as_such(tmp_path):
     assert found[OURS].error < 1e-3
 
 
+def test_a_reader_that_fails_at_its_work_is_told_and_ends_nothing(tmp_path, monkeypatch):
+    def fails(x):  # noqa: ANN001, ANN202
+        raise RuntimeError("no kernel for this")
+
+    monkeypatch.setitem(verification.READERS, DIFFUSERS, lambda models, path: lambda name, base: fails)
+    models = sd.small()
+    found = verdicts(tmp_path, models, sd.trained(models, **LORA), LORA, format="lora", dtype="fp16")
+    assert found[DIFFUSERS].error is None
+    assert found[DIFFUSERS].message == "cannot read it: RuntimeError: no kernel for this"
+
+
 def test_known_limits_are_told_honestly(tmp_path):
     models = sd.small()
     found = verdicts(tmp_path, models, sd.trained(models, **DORA), DORA, format="webui", dtype="fp16")
@@ -123,6 +134,7 @@ def test_known_limits_are_told_honestly(tmp_path):
     assert found[LYCORIS].message == "cannot read it: it writes DoRA along the input axis, but has no way to load it"
     assert found[DIFFUSERS].error > 0.1
     assert "makes another change: relative error" in found[DIFFUSERS].message
+    assert "It leaves out DoRA's magnitudes" in found[DIFFUSERS].message and "morelora.load" in found[DIFFUSERS].message
     models = sd.small()
     found = verdicts(tmp_path, models, sd.trained(models, **LOHA), LOHA, format="webui", dtype="fp16")
     assert found[DIFFUSERS].error is None
