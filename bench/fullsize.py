@@ -28,8 +28,7 @@ import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from bench.report import write_part  # noqa: E402
-from bench.speed import RESULTS, machine  # noqa: E402
+from bench.report import RESULTS, machine, write_part  # noqa: E402
 from morelora.formats.original import LAYOUTS, Place  # noqa: E402
 from trainer import settings  # noqa: E402
 from trainer.estimate import PROGRAM, predict  # noqa: E402

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.peers import Form, lycoris, nothing, ours, peft
-from bench.speed import RESULTS, machine, twin
+from bench.report import RESULTS, machine
+from bench.step import twin
 from trainer.models.parts import build_empty
 from trainer.models.shapes import shipped
 
@@ -59,16 +60,16 @@ def _forms() -> Iterator[Form]:
     large = 1_000_000  # a rank so large that LyCORIS' rule, which peft copied, takes the full block
     yield Form("floor", "frozen model", nothing)
     yield Form("LoRA r16", "morelora", ours("lora", rank=16))
-    yield Form("LoRA r16", "peft (diffusers example)", peft("lora", r=16, lora_alpha=16))
+    yield Form("LoRA r16", "peft (diffusers example)", peft("Lora", r=16, lora_alpha=16))
     yield Form("LoRA r16", "lycoris", lycoris("lora", lora_dim=16, alpha=16))
     yield Form("LoHa r8", "morelora", ours("loha", rank=8))
-    yield Form("LoHa r8", "peft", peft("loha", r=8, alpha=8))
+    yield Form("LoHa r8", "peft", peft("LoHa", r=8, alpha=8))
     yield Form("LoHa r8", "lycoris", lycoris("loha", lora_dim=8, alpha=8))
     yield Form("LoKr f8", "morelora", ours("lokr", factor=8, full_matrix=True))
-    yield Form("LoKr f8", "peft", peft("lokr", r=large, alpha=large, decompose_factor=8))
+    yield Form("LoKr f8", "peft", peft("LoKr", r=large, alpha=large, decompose_factor=8))
     yield Form("LoKr f8", "lycoris", lycoris("lokr", factor=8, full_matrix=True))
     yield Form("DoRA r16", "morelora", ours("lora", axis="input", rank=16))
-    yield Form("DoRA r16", "peft", peft("lora", r=16, lora_alpha=16, use_dora=True))
+    yield Form("DoRA r16", "peft", peft("Lora", r=16, lora_alpha=16, use_dora=True))
     yield Form("DoRA r16", "lycoris", lycoris("lora", lora_dim=16, alpha=16, weight_decompose=True, wd_on_out=False))
 
 
@@ -135,7 +136,7 @@ def run(name: str, frozen: Any, form: Form, variant: str, steps: tuple[int, int]
 
 def _rate(frozen: Any, form: Form, variant: str, case: Case, steps: tuple[int, int]) -> float:
     unet, device = twin(frozen).train(), frozen.conv_in.weight.device
-    trained = form.install(unet, [path for path, _ in frozen.named_modules() if re.search(LAYERS, path)])
+    trained = form.install(unet, [path for path, _ in frozen.named_modules() if re.search(LAYERS, path)]).parameters
     for parameter in trained:
         parameter.data = parameter.data.to(device, torch.float32)
     bias = nn.Parameter(torch.zeros(1, device=device))  # the floor has nothing else that trains; it trains under every form

@@ -7,10 +7,19 @@
 
 from __future__ import annotations
 
+import datetime
+import platform
+import re
+import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from morelora.atomic import write_text
 
+RESULTS = Path(__file__).parent / "results"
 BENCHMARKS = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
 
@@ -25,3 +34,28 @@ def write_part(name: str, text: str, file: Path = BENCHMARKS) -> None:
             f"{file} needs the lines {begin!r} and {end!r} once each, in this order: add them where the part belongs"
         )
     write_text(file, f"{before}{begin}{text.rstrip()}\n{end}{after}")
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    cpu = platform.processor() or "unknown"
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        found = re.search(r"model name\s*: (.*)", info.read_text())
+        cpu = found.group(1).strip() if found else cpu
+    names = ("torch", "diffusers", "lycoris-lora", "peft")
+    return {
+        "cpu": cpu,
+        "flags": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in names},
+        "command": " ".join([f"python -m bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def setting(head: dict[str, Any]) -> str:
+    """``machine`` as a sentence."""
+    versions = ", ".join(f"{name} {number}" for name, number in head["versions"].items())
+    return f"`{head['command']}`, {head['date']}, {head['cpu']} ({head['flags']}), {head['threads']} thread(s), {versions}."

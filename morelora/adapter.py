@@ -35,6 +35,11 @@ class BranchOptions(Options):
 
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the adapter's branch, in training.")
 
+    @property
+    def chances(self) -> tuple[float, float]:
+        """Of dropout on the branch's input, and of whole ranks."""
+        return self.dropout, 0.0
+
 
 class RankOptions(BranchOptions):
     """Settings of the algorithms that have a rank and a scale ``s = alpha / rank``."""
@@ -56,6 +61,10 @@ class RankOptions(BranchOptions):
     rank_dropout: float = Field(
         0.0, ge=0, lt=1, description="Chance that one rank is dropped for one picture, in training; others are scaled up."
     )
+
+    @property
+    def chances(self) -> tuple[float, float]:
+        return self.dropout, self.rank_dropout
 
     @property
     def scale(self) -> float:
@@ -248,9 +257,8 @@ class RankAdapter(Adapter):
         return self.factors() if cost.prefers_gram(work, self.site) else None
 
     def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
-        chances = self.options.dropout, getattr(self.options, "rank_dropout", 0.0)
-        if self.training and any(chances):
-            return ways.run_with_dropout(self.way, x, base, self.parts(strength), gain, chances)
+        if self.training and any(self.options.chances):
+            return ways.run_with_dropout(self.way, x, base, self.parts(strength), gain, self.options.chances)
         return ways.run(self.way, x, base, self.parts(strength), gain)
 
 

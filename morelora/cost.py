@@ -60,9 +60,8 @@ def is_exact(dtype: torch.dtype) -> bool:
     return dtype in (torch.float32, torch.float64)
 
 
-@lru_cache(maxsize=4096)
 def choose(work: Work, site: Site, rows: int, can_add: bool = True, can_sum: bool = True) -> Form:
-    """The form that takes the least time for ``rows`` positions.
+    """The form that takes the least time for ``rows`` positions; remembered but while compiling, which runs it once as it is.
 
     Args:
         work: of the way.
@@ -71,8 +70,16 @@ def choose(work: Work, site: Site, rows: int, can_add: bool = True, can_sum: boo
         can_add: whether ``W + delta`` may be made: the layer's operation is known, and its dtype exact.
         can_sum: whether backward is the way's own, and not that of the operations which forward took.
     """
+    pick = _least if torch.compiler.is_compiling() else _remembered
+    return pick(work, site, rows, can_add, can_sum)
+
+
+def _least(work: Work, site: Site, rows: int, can_add: bool, can_sum: bool) -> Form:
     found = {form: time(work, site, rows, form, can_add) for form in forms(work, can_add and can_sum)}
     return min(found, key=lambda form: found[form])
+
+
+_remembered = lru_cache(maxsize=4096)(_least)
 
 
 def forms(work: Work, can_sum: bool = True) -> list[Form]:

@@ -139,5 +139,5 @@ class TLoRA(AsLoRA):
     def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
         if self.mask is None or not self.training:
             return super().forward(x, base, strength, gain)
-        chances = self.options.dropout, self.options.rank_dropout
-        return ways.run_with_dropout(self.way, x, base, (*self.parts(strength), self.mask), gain, chances)
+        parts = *self.parts(strength), self.mask
+        return ways.run_with_dropout(self.way, x, base, parts, gain, self.options.chances)

@@ -32,13 +32,13 @@ def test_forms_of_one_family_train_as_many_numbers() -> None:
     counts: dict[str, set[int]] = {}
     for form in gpu.FORMS:
         if form.name != "DoRA r16 / peft":  # along the other axis: one magnitude for each output
-            trained = form.install(gpu.twin(frozen), layers)
+            trained = form.install(gpu.twin(frozen), layers).parameters
             counts.setdefault(form.family, set()).add(sum(parameter.numel() for parameter in trained))
     assert len(layers) > 8 and all(len(numbers) == 1 for numbers in counts.values()), counts
 
 
 def test_one_that_fails_leaves_the_others_their_turn() -> None:
-    def broken(model: torch.nn.Module, layers: list[str]) -> list[torch.nn.Parameter]:
+    def broken(model: torch.nn.Module, layers: list[str]) -> gpu.Trained:
         raise RuntimeError("cannot do this")
 
     frozen = gpu.build(gpu.CASES["tiny"], torch.device("cpu"))
