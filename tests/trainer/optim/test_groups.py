@@ -45,16 +45,16 @@ def test_the_second_text_encoder_follows_the_first_and_both_follow_the_unet():
 @pytest.mark.parametrize(
     ("adapter", "raised"),
     [
-        ({"algorithm": "lora"}, {"up"}),
-        ({"algorithm": "loha"}, {"w2_a"}),
+        ({"algorithm": "lora", "rank": 2}, {"up"}),
+        ({"algorithm": "loha", "rank": 2}, {"w2_a"}),
         ({"algorithm": "lokr", "rank": 1, "factor": 2}, {"w2_b"}),
         ({"algorithm": "lokr", "full_matrix": True, "factor": 2}, {"w2"}),
-        ({"algorithm": "lora", "weight_decompose": True}, {"inner.up"}),
+        ({"algorithm": "lora", "rank": 2, "weight_decompose": True}, {"inner.up"}),
     ],
 )
 def test_lora_plus_raises_the_factors_that_start_at_zero(adapter, raised):
     models = {"unet": Model(), "text_encoder": Model()}
-    targets = resolve(models, AdapterConfig.model_validate({"rank": 2} | adapter))
+    targets = resolve(models, AdapterConfig.model_validate(adapter))
     adapters = inject(models, targets)
     groups = parameter_groups(adapters, targets, OptimizerConfig(lr=0.1, text_encoder_lr=0.01, lora_plus_ratio=16))
     rate = {id(p): group["lr"] for group in groups for p in group["params"]}
