@@ -75,8 +75,9 @@ def choose(work: Work, site: Site, rows: int, can_add: bool = True, can_sum: boo
 
 
 def _least(work: Work, site: Site, rows: int, can_add: bool, can_sum: bool) -> Form:
-    found = {form: time(work, site, rows, form, can_add) for form in forms(work, can_add and can_sum)}
-    return min(found, key=lambda form: found[form])
+    possible = forms(work, can_add and can_sum)
+    times = [time(work, site, rows, form, can_add) for form in possible]
+    return possible[times.index(min(times))]
 
 
 _remembered = lru_cache(maxsize=4096)(_least)
