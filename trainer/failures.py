@@ -18,6 +18,8 @@ LESS_MEMORY = (
     "set train.gradient_checkpointing = true, lower train.batch_size or data.resolution, or hold the base in fewer bits "
     "(model.dtype, device.quantize); --dry-run estimates each"
 )
+NO_SUCH_FORM = "does not have a deterministic implementation"
+"""What PyTorch says of an operation that ``device.deterministic`` rules out."""
 RESUME = "checkpoints that were written are whole; --resume goes on from the newest"
 
 
@@ -33,6 +35,9 @@ def explain(error: BaseException, run: Path | None) -> TrainerError:
         return InputError(str(error), "mend the setting or the file it names; docs/settings.md lists every setting")
     if _is_out_of_memory(error):
         return OutOfMemoryError("the memory is too small for this run", LESS_MEMORY, run and RESUME or "")
+    if NO_SUCH_FORM in str(error):
+        what = f"device.deterministic = true: PyTorch has no such form of what this run computes: {_one_line(error)}"
+        return InputError(what, "set device.deterministic = false, or leave out what needs that operation", run and RESUME or "")
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return DiskError.of(error, error.filename or run or "a file", run and RESUME or "")
     if isinstance(error, KeyboardInterrupt):

@@ -16,6 +16,7 @@ from morelora.formats import recorded
 from morelora.formats.container import read_metadata
 from trainer import checkpoint, preview, settings
 from trainer.checkpoint import Checkpoint
+from trainer.config import Config
 from trainer.errors import InputError, NonFiniteError
 from trainer.events import Event, Formed, Preview, Saved, Verified, Warned
 from trainer.export import export, export_embedding
@@ -114,7 +115,7 @@ class Keeper:
             "optimizer": values,
             "schedule": session.schedule.last_epoch,
             "scaler": None if scaler is None else scaler.state_dict(),
-            "settings": self._fixed_settings(),
+            "settings": self._fixed_settings(self.config),
             "pictures": session.dataset.fingerprint,
             "machine": self._machine(),
         }
@@ -157,7 +158,7 @@ class Keeper:
         accelerator = self.session.accelerator
         return {
             "torch": torch.__version__,
-            "device": accelerator.device.type,
+            "device": _device_name(accelerator.device),
             "processes": accelerator.num_processes,
             "threads": torch.get_num_threads() if accelerator.device.type == "cpu" else 0,
         }
@@ -166,12 +167,13 @@ class Keeper:
         rates = [group["lr"] for group in self.session.optimizer.param_groups]
         return {"last_epoch": last, "_step_count": last + 1, "_last_lr": rates}
 
-    def _fixed_settings(self) -> dict[str, Any]:
-        values = settings.to_values(self.config)
+    def _fixed_settings(self, config: Config) -> dict[str, Any]:
+        values = settings.to_values(config)
         return json.loads(json.dumps({section: values[section] for section in FIXED}))
 
     def _refuse_changes(self, values: dict[str, Any]) -> None:
-        now, before = self._fixed_settings(), values["settings"]
+        then = settings.parse(values["settings"], "the checkpoint")  # which may be older than a setting: that has its default
+        now, before = self._fixed_settings(self.config), self._fixed_settings(then)
         changed = [
             f"{section}.{key}"
             for section in FIXED
@@ -280,3 +282,7 @@ class Keeper:
         step = self.session.step
         epochs = self.session.loader.epochs(step * self.config.train.accumulation)
         return replace(self.provenance, step=step, epochs=round(epochs, 2))
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

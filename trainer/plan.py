@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from morelora import AdapterSet, Target
+from trainer import memory
 from trainer.config import Config
 from trainer.data import Dataset, Dealing, Views, phrasing
 from trainer.data.epoch import notes as epoch_notes
@@ -118,6 +119,7 @@ def state_plan(
             *_cut_captions(bundle, dataset),
             *_unread_layers(config, bundle),
             *_consequences(config),
+            *memory.notes(config.device, bundle.device),
             *(text for part in trained for text in part.remark()),
             *remarks(config, bundle.schedule),
             *_remarks(adapters),

@@ -20,6 +20,9 @@ from trainer.events import Event
 EMBEDDING = "-embedding"
 """End of the name of a word's own file."""
 
+PATIENCE = 1.0
+"""Seconds to wait for a held folder: a page that asks ``is_held`` holds it for an instant itself."""
+
 
 def slug(name: str) -> str:
     """A name that is safe as a file name on every system; raises ``InputError`` where nothing is left."""
@@ -80,7 +83,7 @@ class RunDir:
     def lock(self) -> None:
         """Hold the folder until the process ends. Raises ``LockedError`` if another one holds it."""
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=PATIENCE, poll_interval=0.02)
         except Timeout as error:
             raise LockedError(
                 f"another process is working in {self.path}", "wait for it, stop it, or start under another run.name"

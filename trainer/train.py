@@ -59,16 +59,17 @@ def train(asked: Config, *, listener: Listener, dry_run: bool = False) -> Path:
     Raises:
         TrainerError: of the kind that names the cause; ``StoppedError`` after a stop that saved everything.
     """
-    accelerator = build_accelerator(asked)
-    known = Known()
-    config, bundle, dataset = _open_inputs(asked, accelerator, known)
-    if dry_run:
-        if config.data.lint:
-            listener(Linted(plain(lint(dataset, config, bundle.overflow))))
-        _rehearse(config, bundle, dataset, accelerator, listener)
-        return Path(config.run.output) / config.run.name
-    run = _create(asked, accelerator)
-    return _Run(run, config, accelerator, listener).go(bundle, dataset, known)
+    with memory.deterministic(asked.device):
+        accelerator = build_accelerator(asked)
+        known = Known()
+        config, bundle, dataset = _open_inputs(asked, accelerator, known)
+        if dry_run:
+            if config.data.lint:
+                listener(Linted(plain(lint(dataset, config, bundle.overflow))))
+            _rehearse(config, bundle, dataset, accelerator, listener)
+            return Path(config.run.output) / config.run.name
+        run = _create(asked, accelerator)
+        return _Run(run, config, accelerator, listener).go(bundle, dataset, known)
 
 
 def _rehearse(config: Config, bundle: Bundle, dataset: Dataset, accelerator: Accelerator, listener: Listener) -> None:
@@ -103,13 +104,14 @@ def resume(run_dir: Path, *, listener: Listener) -> Path:
     run = RunDir.open(run_dir)
     source = str(run.config_file)
     config = settings.parse(presets.read_toml(presets.read_text(run.config_file), source), source)
-    accelerator = build_accelerator(config)
-    if accelerator.is_main_process:
-        run.lock()
-        run.clear_stop()
-    known = Known.read(run.looks_file)
-    config, bundle, dataset = _open_inputs(config, accelerator, known, run.stop_requested)
-    return _Run(run, config, accelerator, listener).go(bundle, dataset, known)
+    with memory.deterministic(config.device):
+        accelerator = build_accelerator(config)
+        if accelerator.is_main_process:
+            run.lock()
+            run.clear_stop()
+        known = Known.read(run.looks_file)
+        config, bundle, dataset = _open_inputs(config, accelerator, known, run.stop_requested)
+        return _Run(run, config, accelerator, listener).go(bundle, dataset, known)
 
 
 def _open_inputs(

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.trainer import tiny
-from trainer import loop, objective, settings
+from trainer import checkpoint, loop, objective, settings
 from trainer.errors import ExitCode, InputError, LockedError, NonFiniteError, StoppedError
 from trainer.events import Event, Finished, Linted, Started, Step, Warned
 from trainer.run import RunDir
@@ -267,6 +267,20 @@ def test_a_second_process_in_the_same_folder_is_refused(inputs, tmp_path):
             resume(done, listener=lambda event: None)
     finally:
         held.unlock()
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_a_checkpoint_older_than_a_setting_was_made_with_its_default(inputs, tmp_path, value):
+    """The run goes on with it; another value is a change as ever."""
+    done = run(inputs, tmp_path, device__channels_last=value)
+    held, _ = checkpoint.load_newest(done / "checkpoints")
+    del held.values["settings"]["device"]["channels_last"]
+    checkpoint.save(done / "checkpoints", held, keep=1)
+    if value:
+        with pytest.raises(InputError, match=r"differs from the checkpoint in device\.channels_last\n"):
+            resume(done, listener=lambda event: None)
+    else:
+        assert resume(done, listener=lambda event: None) == done
 
 
 def test_an_existing_run_is_never_overwritten(inputs, tmp_path):

@@ -211,6 +211,8 @@ def _idle(section: Section, name: str, keys: tuple[str, ...], reason: str) -> It
 def _device(config: Config) -> Iterator[str]:
     if config.device.double_quantize and config.device.quantize != "nf4":
         yield "device.double_quantize has no effect unless device.quantize = 'nf4'"
+    if config.device.deterministic and config.device.attention == "xformers":
+        yield "device.deterministic does not go together with device.attention = 'xformers', whose sums vary: use 'sdpa'"
 
 
 def _saving(config: Config) -> Iterator[str]:

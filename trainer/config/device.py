@@ -24,4 +24,7 @@ class DeviceConfig(Section):
     offload: bool = setting(
         True, "Keep the VAE, and text encoders that are not trained, off the device between caching and previews."
     )
+    deterministic: bool = setting(
+        False, "On a GPU, only kernels that add in the same order every time, slower ones: resuming is then exact there too."
+    )
     estimate: bool = setting(True, "Measure memory and time on a few steps before the run; they leave no trace in its result.")

@@ -9,11 +9,12 @@ import torch
 from trainer.config import Config, DeviceConfig
 from trainer.memory.attention import check_attention, set_attention
 from trainer.memory.compiled import check_compiler, compile_blocks, uncompiled
+from trainer.memory.determinism import deterministic, notes
 from trainer.memory.offload import Resting
 from trainer.memory.quantized import library, quantize
 from trainer.models import Bundle
 
-__all__ = ["Resting", "check", "compile_blocks", "prepare", "resting_parts", "uncompiled"]
+__all__ = ["Resting", "check", "compile_blocks", "deterministic", "notes", "prepare", "resting_parts", "uncompiled"]
 
 
 def check(config: DeviceConfig, device: torch.device) -> None:
