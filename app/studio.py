@@ -17,7 +17,7 @@ from app.runs import Runs
 
 STATE = ".app"
 """Folder of the server's own files among the runs; never served."""
-REHEARSAL_SECONDS = 1800.0
+LONGEST_SECONDS = 1800.0
 
 
 class Studio:
@@ -54,10 +54,14 @@ class Studio:
         return self.queue.add(judged["toml"], judged["whole"]["run"]["name"])
 
     def rehearse(self) -> dict[str, Any]:
-        """The draft's dry run, in a process that ends with it, so that no model stays in memory. Raises ``Refused``."""
+        """The draft's dry run. Raises ``Refused``."""
+        return self.apart("rehearse", self.draft.values)
+
+    def apart(self, question: str, *given: Any) -> Any:
+        """Ask a process of its own that ends with the answer, so that no model stays in memory. Raises ``Refused``."""
         desk = Desk()
         try:
-            return desk.ask("rehearse", self.draft.values, timeout=REHEARSAL_SECONDS)
+            return desk.ask(question, *given, timeout=LONGEST_SECONDS)
         finally:
             desk.close()
 

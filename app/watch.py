@@ -41,6 +41,9 @@ class View:
     preview_step: int | None = None
     previews: tuple[Path, ...] = ()
     before_after: Path | None = None
+    prompts: tuple[str, ...] = ()
+    samples: tuple[tuple[int, tuple[Path, ...]], ...] = ()
+    """Step and pictures of every preview, the newest of a step."""
     file: Path | None = None
     checks: tuple[str, ...] = ()
 
@@ -72,10 +75,18 @@ def look(run: RunDir, events: Sequence[Event]) -> View:
         plan=plan,
         preview_step=preview["step"] if preview else None,
         previews=tuple(existing(run, preview["files"])) if preview else (),
+        prompts=tuple(preview.get("prompts", ())) if preview else (),
+        samples=samples_of(run, events),
         before_after=run.before_after if state == "done" and run.before_after.is_file() else None,
         file=next(iter(existing(run, [finished["file"]])), None) if finished else None,
         checks=tuple(check_text(event) for event in events if event["event"] == "Verified"),
     )
+
+
+def samples_of(run: RunDir, events: Sequence[Event]) -> tuple[tuple[int, tuple[Path, ...]], ...]:
+    """The previews in the order of their steps."""
+    found = {event["step"]: tuple(existing(run, event["files"])) for event in events if event["event"] == "Preview"}
+    return tuple(sorted((step, files) for step, files in found.items() if files))
 
 
 def state_of(events: Sequence[Event], held: bool) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from trainer.errors import InputError, TrainerError
 from trainer.rehearsal import rehearse
 from trainer.relevance import without_effect, without_vain
 from trainer.schema import Setting, walk
+from trainer.strengths import render_strengths
 
 Values = dict[str, Any]
 
@@ -100,6 +101,6 @@ def with_algorithm(values: Values, preset_name: str, algorithm: str) -> Values:
     return result
 
 
-QUESTIONS = {
-    question.__name__: question for question in (schema, preset, check, read, with_algorithm, without_vain, rehearse, *EDITS)
-}
+RECIPES = (schema, preset, check, read, with_algorithm, without_vain)
+WORK = (rehearse, render_strengths)
+QUESTIONS = {question.__name__: question for question in (*RECIPES, *WORK, *EDITS)}

@@ -67,10 +67,11 @@ class Searched(Event):
 
 @dataclass(frozen=True)
 class Preview(Event):
-    """Preview pictures were written; ``files`` are relative to the run folder."""
+    """Preview pictures were written, one for each prompt; ``files`` are relative to the run folder."""
 
     step: int
     files: list[str]
+    prompts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from trainer.loop import Session
 from trainer.memory import uncompiled
 from trainer.metadata import Provenance
 from trainer.optim import pack_optimizer, unpack_optimizer
-from trainer.run import RunDir
+from trainer.run import REQUESTS, RunDir
 from trainer.stop import StopRequests
 from trainer.team import Team
 from trainer.validation import measure
@@ -46,6 +46,7 @@ class Keeper:
         self.base_pictures: list[Image.Image] = []
         self.saved_step = -1
         self.stopping = False
+        self.asked: set[str] = set()
 
     def is_due(self, stop: StopRequests) -> Callable[[int], bool]:
         """For the loop: whether ``pause`` has anything to do after a step."""
@@ -55,8 +56,11 @@ class Keeper:
         team = Team.of(self.session.accelerator)
 
         def due(step: int) -> bool:
-            self.stopping = team.any(stop.requested())
-            return self.stopping or self.saving.is_due(step) or any(step % n == 0 for n in every)
+            self.stopping, self.asked = False, set()
+            if team.any(stop.requested() or bool(self.run.requests())):
+                self.stopping = team.any(stop.requested())
+                self.asked = {what for what in REQUESTS if team.any(what in self.run.requests())}
+            return self.stopping or bool(self.asked) or self.saving.is_due(step) or any(step % n == 0 for n in every)
 
         return due
 
@@ -64,6 +68,7 @@ class Keeper:
         """For the loop: make what is due after a step; True where ``is_due`` found all agreed to stop."""
 
         def act(step: int) -> bool:
+            self._do_what_is_asked(step)
             if self.saving.is_due(step):
                 self.save_checkpoint()
                 if self.config.checkpoint.export and step < self.config.train.steps:
@@ -76,6 +81,16 @@ class Keeper:
             return self.stopping
 
         return act
+
+    def _do_what_is_asked(self, step: int) -> None:
+        """Pictures, or a checkpoint and a numbered file; all processes take part."""
+        if "save" in self.asked:
+            self.save_checkpoint()
+            self.write_export(step)
+        if "sample" in self.asked:
+            self.write_previews()
+        if self.session.accelerator.is_main_process:
+            self.run.clear_requests(self.asked)
 
     def validate(self, strength: float = 1.0) -> None:
         """Say the loss on the held-out pictures, if there are any. All processes take part."""
@@ -227,7 +242,7 @@ class Keeper:
         files = [self.run.preview_file(step, i) for i in range(len(pictures))]
         for file, picture in zip(files, pictures, strict=True):
             preview.save_image(file, picture)
-        self.emit(Preview(step, [self.run.relative(file) for file in files]))
+        self.emit(Preview(step, [self.run.relative(file) for file in files], self.prompts))
 
     # files for users
 

@@ -1,7 +1,8 @@
 """The run folder: the only file that knows the names inside it. The trainer writes, everyone else reads.
 
-``config.toml  pictures.jsonl  findings.json  events.jsonl  train.log  stop  run.lock  cache/  checkpoints/  previews/
-tensorboard/  before_after.png  verify.json  NAME.safetensors  NAME-000400.safetensors  NAME-embedding.safetensors``
+``config.toml  pictures.jsonl  findings.json  events.jsonl  train.log  stop  sample  save  run.lock  cache/  checkpoints/
+previews/  strengths/  tensorboard/  before_after.png  verify.json  NAME.safetensors  NAME-000400.safetensors
+NAME-embedding.safetensors``
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from filelock import FileLock, Timeout
 from trainer.errors import InputError, LockedError
 from trainer.events import Event
 
+REQUESTS = ("sample", "save")
+"""What a run can be asked for while it trains: pictures, or a checkpoint and a file for users."""
 EMBEDDING = "-embedding"
 """End of the name of a word's own file."""
 
@@ -47,6 +50,7 @@ class RunDir:
         self.looks_file = self.cache / "looks.json"
         self.checkpoints = path / "checkpoints"
         self.previews = path / "previews"
+        self.strengths = path / "strengths"
         self.tensorboard = path / "tensorboard"
         self.before_after = path / "before_after.png"
         self.verify_file = path / "verify.json"
@@ -123,6 +127,10 @@ class RunDir:
     def preview_file(self, step: int, index: int) -> Path:
         return self.previews / f"{step:06d}-{index:02d}.png"
 
+    def strength_file(self, strength: float, index: int) -> Path:
+        """A picture of the finished file at a strength."""
+        return self.strengths / f"{strength:.2f}-{index:02d}.png"
+
     def relative(self, file: Path) -> str:
         return file.relative_to(self.path).as_posix()
 
@@ -149,6 +157,19 @@ class RunDir:
 
         kept = [event for event in self.events() if event.get("step", 0) <= step]
         atomic.write_text(self.events_file, "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept))
+
+    def request(self, what: str) -> None:
+        """Ask the run, by a file, for something of ``REQUESTS`` after its present step."""
+        (self.path / what).touch()
+
+    def requests(self) -> set[str]:
+        """What is asked for now."""
+        return {what for what in REQUESTS if (self.path / what).exists()}
+
+    def clear_requests(self, done: set[str]) -> None:
+        """Forget what was done."""
+        for what in done:
+            (self.path / what).unlink(missing_ok=True)
 
     def stop_requested(self) -> bool:
         return self.stop_file.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def build(studio: Studio, site: gr.Blocks) -> None:
     run = gr.Dropdown(choices=[], label=say("train.run"), interactive=True, elem_id="run")
     parts = live_parts()
     shown = gr.State([])
-    stop, go_on = parts[1], parts[2]
+    stop, sample, save, go_on = parts[1:5]
 
     def show(name: str | None, before: list[Any]) -> list[Any]:
         names = studio.names()
@@ -44,11 +45,21 @@ def build(studio: Studio, site: gr.Blocks) -> None:
     site.load(enter, outputs=live, **QUIET)
     run.input(lambda name: show(name, []), run, live, js=KEEP_ADDRESS, **QUIET)
     stop.click(studio.queue.request_stop, run, None, **QUIET)
+    for button, what in ((sample, "sample"), (save, "save")):
+        button.click(partial(ask, studio, what), run, None, **QUIET)
     go_on.click(studio.queue.resume, run, None, **QUIET)
     gr.Timer(REFRESH_SECONDS).tick(show, [run, shown], live, **QUIET)
 
 
 PAGE = Page("train", build)
+
+
+def ask(studio: Studio, what: str, name: str | None) -> None:
+    """Ask the run for pictures or a save."""
+    run = studio.runs.folder(name)
+    if run is not None:
+        run.request(what)
+        gr.Info(html.escape(say("train.asked")))
 
 
 def live_parts() -> list[Any]:
@@ -58,6 +69,8 @@ def live_parts() -> list[Any]:
     with gr.Row():
         parts += [
             gr.Button(say("train.stop"), variant="stop", size="sm", visible=False, elem_id="stop"),
+            gr.Button(say("train.sample"), size="sm", visible=False, elem_id="sample"),
+            gr.Button(say("train.save"), size="sm", visible=False, elem_id="save"),
             gr.Button(say("train.resume"), size="sm", visible=False, elem_id="resume"),
             gr.DownloadButton(say("train.download"), visible=False, variant="primary", size="sm", elem_id="download"),
         ]
@@ -80,6 +93,8 @@ def updates(studio: Studio, name: str | None) -> list[dict[str, Any]]:
     drawn = curves(view)
     return [
         {"value": state(studio, name, view, words)},
+        {"visible": view.state == "running"},
+        {"visible": view.state == "running"},
         {"visible": view.state == "running"},
         {"visible": view.can_go_on and not any(job.name == name and (job.waits or job.lives()) for job in studio.queue.jobs())},
         _file(view.file),

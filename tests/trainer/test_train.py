@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tests.trainer import tiny
 from trainer import checkpoint, loop, objective, settings
 from trainer.errors import ExitCode, InputError, LockedError, NonFiniteError, StoppedError
-from trainer.events import Event, Finished, Linted, Started, Step, Warned
+from trainer.events import Event, Finished, Linted, Preview, Saved, Started, Step, Warned
 from trainer.run import RunDir
 from trainer.train import resume, train
 
@@ -234,6 +234,24 @@ def test_previews_come_when_asked_for_with_the_adapters_at_their_strength(inputs
         assert shown[2.0][name] != shown[0.0][name]
     plain = run(inputs, tmp_path / "plain", preview__prompts=["my style, fox", "cat"], **size) / "previews" / "000000-00.png"
     assert plain.read_bytes() == shown[0.0]["000000-00"], "the trigger stands in its place"
+
+
+def test_pictures_and_a_save_come_when_they_are_asked_for_and_change_nothing(inputs, tmp_path):
+    heard = []
+
+    def listen(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, Step) and event.step == 2:
+            for what in ("sample", "save"):
+                RunDir(tmp_path / "asked" / "tiny").request(what)
+
+    asked = run(inputs, tmp_path / "asked", listen, preview__every=0, checkpoint__every=0)
+    plain = run(inputs, tmp_path / "plain", preview__every=0, checkpoint__every=0)
+    pictures = {event.step for event in heard if isinstance(event, Preview)}
+    saved = {(event.step, event.kind) for event in heard if isinstance(event, Saved)}
+    assert 3 in pictures or 2 in pictures
+    assert {kind for step, kind in saved if step in (2, 3)} == {"checkpoint", "export"}
+    assert not RunDir(asked).requests() and digest(asked) == digest(plain)
 
 
 def test_dry_run_writes_nothing(inputs, tmp_path):

@@ -44,14 +44,19 @@ def test_a_run_in_its_course(studio, run):
     run.preview_file(0, 0).touch()
     run.emit(Preview(0, ["previews/000000-00.png", "../../etc/passwd"]))
     run.emit(Saved(2, "checkpoint", "checkpoints/2"))
-    status, stop, go_on, file, _, sheet, heading, pictures, curves, log = train.updates(studio, "one")
-    assert "step 2 of 4" in status["value"] and stop["visible"] and not go_on["visible"]
+    status, stop, sample, save, go_on, file, _, sheet, heading, pictures, curves, log = train.updates(studio, "one")
+    assert "step 2 of 4" in status["value"] and not go_on["visible"]
+    assert all(button["visible"] for button in (stop, sample, save))
     assert not file["visible"] and not sheet["visible"] and not log["value"].count("Error")
     assert pictures["value"] == [str(run.preview_file(0, 0))] and heading["value"] == "<h3>Pictures of the base model</h3>"
     assert curves["value"].count("polyline") >= 1 and "step 2: checkpoint" in curves["value"]
     run.unlock()
     interrupted = train.updates(studio, "one")
-    assert "Interrupted" in interrupted[0]["value"] and interrupted[2]["visible"] and not interrupted[1]["visible"]
+    assert (
+        "Interrupted" in interrupted[0]["value"]
+        and interrupted[4]["visible"]
+        and not any(each["visible"] for each in interrupted[1:4])
+    )
 
 
 def test_a_failed_run_shows_cause_and_log_as_text(studio, run):

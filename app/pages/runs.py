@@ -1,0 +1,200 @@
+"""Runs: the queue with its order, every run with what it was, and two to four of them beside each other."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.desk import Refused
+from app.draft import leaves
+from app.page import QUIET, WORKING, Page, link, note
+from app.pages.samples import at, prompts_of
+from app.parts.chart import Series, chart
+from app.parts.strip import Row, grid
+from app.studio import Studio
+from app.text import say
+from app.watch import View
+from trainer import presets
+from trainer.errors import InputError
+
+MOST_COMPARED = 4
+OWN = ("run.name", "run.output")
+"""Settings in which every two runs may differ."""
+REFRESH_SECONDS = 3.0
+TO_RECIPE = "(ok) => { if (ok) window.location.href = './recipe'; }"
+
+Values = dict[str, Any]
+
+
+class RunsPage:
+    """The components and what they do."""
+
+    def __init__(self, studio: Studio, site: gr.Blocks) -> None:
+        self.studio = studio
+        with gr.Accordion(say("runs.queue"), open=True):
+            self.queue = gr.HTML(padding=False, elem_id="queue")
+            self.job = gr.Dropdown(choices=[], label=say("runs.job"), interactive=True, elem_id="job")
+            with gr.Row():
+                self.up, self.down, self.out, self.again, self.pause = (
+                    gr.Button(say(f"runs.act.{key}"), size="sm", min_width=110, elem_id=key)
+                    for key in ("up", "down", "out", "again", "pause")
+                )
+        self.search = gr.Textbox(label=say("runs.search"), elem_id="search")
+        self.table = gr.HTML(padding=False, elem_id="runs")
+        with gr.Row():
+            self.compared = gr.Dropdown(
+                choices=[], multiselect=True, max_choices=MOST_COMPARED, label=say("runs.compared"), interactive=True,
+                scale=3, elem_id="compared",
+            )  # fmt: skip
+            self.clone = gr.Button(say("runs.clone"), size="sm", elem_id="clone")
+        self.cloned = gr.Textbox(visible=False)
+        self.comparison = gr.HTML(padding=False, elem_id="comparison")
+        self._connect(site)
+
+    def _connect(self, site: gr.Blocks) -> None:
+        live = [self.queue, self.job, self.pause, self.table, self.compared]
+        site.load(self.show, [self.search, self.job], live, **WORKING)
+        self.search.input(self.show, [self.search, self.job], live, trigger_mode="always_last", **QUIET)
+        gr.Timer(REFRESH_SECONDS).tick(self.refresh, [self.search, self.job], live[:4], **QUIET)
+        queue = self.studio.queue
+        for button, act in (
+            (self.up, lambda name: queue.move(name, -1)), (self.down, lambda name: queue.move(name, 1)),
+            (self.out, queue.remove), (self.again, queue.resume),
+        ):  # fmt: skip
+            button.click(act, self.job, None, **QUIET).then(self.show, [self.search, self.job], live, **QUIET)
+        self.pause.click(lambda: queue.pause(not queue.is_paused), outputs=None, **QUIET).then(
+            self.show, [self.search, self.job], live, **QUIET
+        )
+        self.compared.change(self.compare, self.compared, self.comparison, **QUIET)
+        self.clone.click(self.take, self.compared, self.cloned, **QUIET).then(None, self.cloned, None, js=TO_RECIPE, **QUIET)
+
+    def show(self, search: str, job: str | None) -> list[Any]:
+        """Queue and runs as they are, and what can be compared."""
+        return [*self.refresh(search, job), gr.update(choices=self.studio.runs.names())]
+
+    def refresh(self, search: str, job: str | None) -> list[Any]:
+        """Queue and runs as they are."""
+        jobs = [each for each in self.studio.queue.jobs() if each.waits or each.lives()]
+        ended = [each.name for each in self.studio.queue.jobs() if each not in jobs]
+        lines = [(each.name, say("state.waiting") if each.waits else say("state.running")) for each in jobs]
+        names = [each.name for each in jobs] + ended
+        paused = note(say("runs.paused"), "warn") if self.studio.queue.is_paused else ""
+        return [
+            paused + (table(lines) if lines else note(say("runs.empty"))),
+            gr.update(choices=names, value=job if job in names else next(iter(names), None)),
+            gr.update(value=say(f"runs.act.{'go_on' if self.studio.queue.is_paused else 'pause'}")),
+            self.listed(search),
+        ]
+
+    def listed(self, search: str) -> str:
+        """Every run that has all words of ``search`` in its name or its recipe."""
+        rows = []
+        for name in self.studio.runs.names():
+            view, recipe = self.studio.runs.view(name), recipe_of(self.studio, name)
+            text = f"{name} {view.state} {' '.join(map(str, recipe.values()))}".lower()
+            if all(word in text for word in search.lower().split()):
+                rows.append(row(name, view, recipe))
+        if not rows:
+            return note(say("runs.none"))
+        head = "".join(f"<th scope='col'>{html.escape(say(f'runs.column.{key}'))}</th>" for key in COLUMNS)
+        return (
+            f"<div class='grid'><table class='plain'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        )
+
+    def compare(self, names: list[str] | None) -> str:
+        """Curves in one plot, settings that differ, pictures of the same prompts."""
+        known = [name for name in names or [] if self.studio.runs.folder(name)]
+        if len(known) < 2:
+            return note(say("runs.choose"))
+        views = {name: self.studio.runs.view(name) for name in known}
+        recipes = {name: recipe_of(self.studio, name) for name in known}
+        curves = [Series(name, view.losses) for name, view in views.items()]
+        held = [Series(name, view.validation) for name, view in views.items()]
+        drawn = chart(curves, say("train.step"), say("train.loss")) + chart(held, say("train.step"), say("train.validation"))
+        return f"<div class='charts'>{drawn}</div>{difference(recipes)}{pictures(views)}"
+
+    def take(self, names: list[str] | None) -> str:
+        """Make the first chosen run's recipe the one that is edited."""
+        run = self.studio.runs.folder(next(iter(names or []), None))
+        if run is None:
+            gr.Warning(html.escape(say("runs.choose_one")))
+            return ""
+        try:
+            values = self.studio.desk.ask("read", presets.read_text(run.config_file))
+        except (InputError, Refused) as error:
+            gr.Warning(html.escape(str(error)))
+            return ""
+        values.get("run", {}).pop("output", None)
+        self.studio.draft.begin(values)
+        return "yes"
+
+
+COLUMNS = ("run", "state", "algorithm", "steps", "loss", "pages")
+
+
+def recipe_of(studio: Studio, name: str) -> Values:
+    """A run's settings by dotted path; none where its file cannot be read."""
+    run = studio.runs.folder(name)
+    try:
+        return dict(leaves(presets.load(str(run.config_file)))) if run else {}
+    except InputError:
+        return {}
+
+
+def row(name: str, view: View, recipe: Mapping[str, Any]) -> str:
+    """One run. Everything from outside is escaped."""
+    algorithm = str(recipe.get("adapter.algorithm", "lora"))
+    steps = f"{view.step} / {view.steps}" if view.steps else ""
+    loss = f"{view.losses[-1][1]:.4f}" if view.losses else ""
+    state = f"<span class='{view.state}'>{html.escape(say(f'state.{view.state}'))}</span>"
+    pages = " ".join(link(page, say(f"{page}.name"), run=name) for page in ("train", "samples"))
+    cells = (html.escape(name), state, html.escape(algorithm), steps, loss, pages)
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def table(lines: Sequence[tuple[str, str]]) -> str:
+    """Names and states in their order."""
+    cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(state)}</td></tr>" for name, state in lines)
+    return f"<table class='plain'>{cells}</table>"
+
+
+def difference(recipes: Mapping[str, Mapping[str, Any]]) -> str:
+    """The settings in which recipes differ."""
+    paths = list(dict.fromkeys(path for recipe in recipes.values() for path in recipe if path not in OWN))
+    rows = [(path, [recipe.get(path) for recipe in recipes.values()]) for path in paths]
+    rows = [(path, values) for path, values in rows if any(value != values[0] for value in values)]
+    if not rows:
+        return note(say("runs.same"))
+    head = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in recipes)
+    body = "".join(f"<tr><th scope='row'>{html.escape(path)}</th>{_values(values)}</tr>" for path, values in rows)
+    title = html.escape(say("runs.difference"))
+    return f"<h3>{title}</h3><div class='grid'><table class='plain'><thead><tr><th></th>{head}</tr></thead>{body}</table></div>"
+
+
+def _values(values: Sequence[Any]) -> str:
+    return "".join(f"<td>{html.escape(say('recipe.unset') if value is None else str(value))}</td>" for value in values)
+
+
+def pictures(views: Mapping[str, View]) -> str:
+    """The newest samples of each run, a row a prompt that all of them have."""
+    lists = [prompts_of(view) for view in views.values()]
+    shared = [prompt for prompt in lists[0] if all(prompt in prompts for prompts in lists)]
+    rows = [Row(prompt, [newest(view, prompts_of(view).index(prompt)) for view in views.values()]) for prompt in shared]
+    return f"<h3>{html.escape(say('runs.pictures'))}</h3>{grid(list(views), rows)}" if rows else ""
+
+
+def newest(view: View, number: int) -> Path | None:
+    """A prompt's last picture."""
+    return at(view.samples[-1][1], number) if view.samples else None
+
+
+def build(studio: Studio, site: gr.Blocks) -> None:
+    """The page."""
+    RunsPage(studio, site)
+
+
+PAGE = Page("runs", build)

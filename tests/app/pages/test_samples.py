@@ -1,0 +1,73 @@
+"""Samples: every prompt over the steps, pairs for the slider, and pictures at strengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from app.pages import samples
+from app.pages.samples import SamplesPage
+from app.studio import Studio
+from app.watch import View
+from trainer.events import Preview, Started
+from trainer.run import RunDir
+
+PROMPTS = ["<b>fox</b>", "key"]
+
+
+@pytest.fixture
+def studio(tmp_path) -> Studio:
+    return Studio(tmp_path)
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDir:
+    run = RunDir(tmp_path / "one")
+    run.previews.mkdir(parents=True)
+    run.config_file.touch()
+    run.emit(Started({}, 0))
+    for step in (0, 5, 10):
+        files = [run.preview_file(step, number) for number in range(2)]
+        for file in files:
+            file.touch()
+        run.emit(Preview(step, [run.relative(file) for file in files], PROMPTS))
+    return run
+
+
+@pytest.fixture
+def page(studio, run) -> SamplesPage:
+    with gr.Blocks() as site:
+        return SamplesPage(studio, site)
+
+
+def test_every_prompt_stands_over_its_steps(page, studio):
+    run, grid, prompt, slider, at = page.show(None)
+    assert run["value"] == "one" and prompt["choices"] == [(PROMPTS[0], 0), (PROMPTS[1], 1)]
+    assert grid.count("<img") == 6 and "base model" in grid and "step 10" in grid and "<b>fox" not in grid
+    assert [Path(file).name for file in slider["value"]] == ["000000-00.png", "000010-00.png"]
+    assert [Path(file).name for file in page.pair("one", 1)["value"]] == ["000000-01.png", "000010-01.png"]
+    assert "Not drawn" in at
+
+
+def test_pictures_at_a_strength_are_shown_once_all_are_there(page, run):
+    run.strengths.mkdir()
+    run.strength_file(0.75, 0).touch()
+    assert "Not drawn" in page.shown_at("one", 0.75)
+    run.strength_file(0.75, 1).touch()
+    assert page.shown_at("one", 0.75).count("<img") == 2 and page.shown_at("nobody", 0.75) == ""
+
+
+def test_a_run_without_a_file_says_so(page):
+    assert "is not there" in page.draw("one", 1.0) or "config" in page.draw("one", 1.0)
+
+
+def test_many_steps_are_thinned_with_the_first_and_the_last():
+    found = samples.chosen(tuple((step, ()) for step in range(500)))
+    assert len(found) == samples.MOST_STEPS and found[0][0] == 0 and found[-1][0] == 499
+
+
+def test_prompts_of_an_older_run_are_numbers():
+    view = View("done", samples=((0, (Path("a"), Path("b"))),))
+    assert samples.prompts_of(view) == ["1", "2"] and samples.first_and_last(View("none"), 0) is None
