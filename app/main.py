@@ -102,20 +102,24 @@ def prepare(options: argparse.Namespace, output: Path) -> tuple[Any, dict[str, A
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from app import site
+    from app.guard import Guard, Shelf
     from app.studio import Studio
 
-    allowed = Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(options.host, options.share))
     studio = Studio(output.resolve())
+    shared = [studio.output, studio.pictures.folder.resolve()]
+    guard = Middleware(Guard, shelf=Shelf((state / "served").resolve(), shared, studio.state))
+    allowed = Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(options.host, options.share))
     threading.Thread(target=studio.queue.run_forever, daemon=True).start()
     atexit.register(studio.close)
     return site.build(studio), {
         "server_name": options.host,
         "auth": options.auth,
         "share": options.share,
-        "app_kwargs": {"middleware": [allowed]},
-        "allowed_paths": [str(output.resolve()), str(studio.pictures.folder)],
+        "app_kwargs": {"middleware": [guard, allowed]},
+        "allowed_paths": [str(folder) for folder in shared],
         "blocked_paths": [str(studio.state)],
         "max_file_size": LARGEST_UPLOAD,
+        "run_history": False,
         "quiet": True,
         "ssr_mode": False,
         "footer_links": [],

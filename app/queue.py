@@ -93,11 +93,13 @@ class Queue:
         return free
 
     def resume(self, name: str) -> None:
-        """Put a run that was cut off or stopped at the end again."""
+        """Put a run that was cut off or stopped, or a job that failed before it had a folder, at the end again."""
+        is_run = any(run.path.name == name for run in self._runs())
         with self._store.change() as kept:
             jobs = _jobs(kept)
-            if not any(job.name == name and (job.waits or job.lives()) for job in jobs):
-                _keep(kept, [*(job for job in jobs if job.name != name), Job(name, resume=(self.output / name).is_dir())])
+            known = is_run or any(job.name == name for job in jobs)
+            if known and not any(job.name == name and (job.waits or job.lives()) for job in jobs):
+                _keep(kept, [*(job for job in jobs if job.name != name), Job(name, resume=is_run)])
 
     def remove(self, name: str) -> None:
         """Take a job out that does not go on."""

@@ -73,8 +73,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     folder = tmp_path_factory.mktemp("served")
     (folder / "secret.txt").write_text("secret")
     (folder / "runs").mkdir()
-    (folder / "runs" / "open.txt").write_text("open")
-    (folder / "runs" / "link.txt").symlink_to(folder / "secret.txt")
+    (folder / "runs" / "open.png").write_text("open")
+    (folder / "runs" / "settings.toml").write_text("secret")
+    (folder / "runs" / "link.png").symlink_to(folder / "secret.txt")
     page, settings = main.prepare(main.parse([]), folder / "runs")
     assert settings["max_file_size"] == "200mb"
     settings["max_file_size"] = "2mb"
@@ -96,8 +97,9 @@ def test_a_foreign_host_name_is_refused(server):
 
 def test_only_the_runs_are_served(server):
     address, folder = server
-    assert httpx.get(f"{address}/gradio_api/file={folder}/runs/open.txt").text == "open"
-    forbidden = [folder / "secret.txt", folder / "runs" / "link.txt", folder / "runs" / ".." / "secret.txt", Path("/etc/passwd")]
+    assert httpx.get(f"{address}/gradio_api/file={folder}/runs/open.png").text == "open"
+    within = [folder / "runs" / name for name in ("link.png", "settings.toml", "../secret.txt")]
+    forbidden = [folder / "secret.txt", *within, Path("/etc/passwd")]
     for path in [*forbidden, main.__file__, Path.cwd().parent / "logs" / "child.log"]:
         answer = httpx.get(f"{address}/gradio_api/file={path}")
         assert answer.status_code in (403, 404), f"{path}: {answer.status_code}"

@@ -125,8 +125,11 @@ def test_order_pause_removal_and_going_on(queue, starter):
     assert len(queue.jobs()) == 2 and not queue.jobs()[0].resume, "it goes on already"
     starter.end()
     (queue.output / "a").mkdir()
+    (queue.output / "a" / "config.toml").touch()
+    for name in ("../a", "nobody", "", None):
+        queue.resume(name)
     queue.resume("a")
-    assert names(queue) == ["b", "a"]
+    assert names(queue) == ["b", "a"], "only jobs and runs go on"
     queue.tick()
     starter.end()
     queue.tick()
