@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from app import diagnostics
 from app.page import QUIET, Page, asked_run, note
 from app.parts.chart import Series, chart
 from app.parts.status import status
@@ -19,6 +20,10 @@ from app.watch import View
 REFRESH_SECONDS = 1.5
 LOG_LINES = 40
 PICTURE_BUTTONS: Any = ["download", "fullscreen"]
+LAST_LINES = 12
+"""Of the log, that stand beside what went wrong."""
+COPY = "(text) => { if (text && navigator.clipboard) navigator.clipboard.writeText(text).catch(() => null); }"
+"""Where the browser does not allow it, as on a page that is no secure one, the text field has a button of its own."""
 KEEP_ADDRESS = "(name) => { if (name) history.replaceState(null, '', './train?run=' + encodeURIComponent(name)); return name; }"
 
 
@@ -26,8 +31,11 @@ def build(studio: Studio, site: gr.Blocks) -> None:
     """The page."""
     run = gr.Dropdown(choices=[], label=say("train.run"), interactive=True, elem_id="run")
     parts = live_parts()
+    told = gr.Textbox(
+        label=say("train.diagnostics_label"), lines=6, max_lines=20, visible=False, buttons=["copy"], elem_id="told"
+    )
     shown = gr.State([])
-    stop, sample, save, go_on = parts[1:5]
+    stop, sample, save, go_on, diagnose = parts[1:6]
 
     def show(name: str | None, before: list[Any]) -> list[Any]:
         names = studio.names()
@@ -48,6 +56,7 @@ def build(studio: Studio, site: gr.Blocks) -> None:
     for button, what in ((sample, "sample"), (save, "save")):
         button.click(partial(ask, studio, what), run, None, **QUIET)
     go_on.click(studio.queue.resume, run, None, **QUIET)
+    diagnose.click(partial(diagnosis, studio), run, told, **QUIET).then(None, told, None, js=COPY, **QUIET)
     gr.Timer(REFRESH_SECONDS).tick(show, [run, shown], live, **QUIET)
 
 
@@ -72,6 +81,7 @@ def live_parts() -> list[Any]:
             gr.Button(say("train.sample"), size="sm", visible=False, elem_id="sample"),
             gr.Button(say("train.save"), size="sm", visible=False, elem_id="save"),
             gr.Button(say("train.resume"), size="sm", visible=False, elem_id="resume"),
+            gr.Button(say("train.diagnostics"), size="sm", visible=False, elem_id="diagnostics"),
             gr.DownloadButton(say("train.download"), visible=False, variant="primary", size="sm", elem_id="download"),
         ]
     parts += [
@@ -97,6 +107,7 @@ def updates(studio: Studio, name: str | None) -> list[dict[str, Any]]:
         {"visible": view.state == "running"},
         {"visible": view.state == "running"},
         {"visible": view.can_go_on and not any(job.name == name and (job.waits or job.lives()) for job in studio.queue.jobs())},
+        {"visible": is_broken(view, words)},
         _file(view.file),
         _heading(say("train.before_after"), view.before_after is not None),
         _file(view.before_after),
@@ -114,7 +125,21 @@ def state(studio: Studio, name: str | None, view: View, words: str) -> str:
         if name:
             return note(say("train.waiting") if waits else say("state.starting"))
         return note(say("train.none"))
-    return status(view, words)
+    lines = log(studio, name, LAST_LINES) if is_broken(view, "") else ""
+    last = f"<h3>{html.escape(say('train.last_lines'))}</h3><pre class='log'>{html.escape(lines)}</pre>" if lines else ""
+    return status(view, words) + last
+
+
+def is_broken(view: View, words: str) -> bool:
+    """Whether the run ended otherwise than it should have."""
+    return view.state in ("failed", "interrupted") or (view.state == "none" and bool(words))
+
+
+def diagnosis(studio: Studio, name: str | None) -> Any:
+    """What to copy of a run."""
+    view, words = studio.runs.view(name), studio.queue.last_words(name) if name else ""
+    text = diagnostics.report(studio.runs.folder(name), view, log(studio, name) or words)
+    return gr.update(value=text, visible=True)
 
 
 def curves(view: View) -> str:
@@ -125,21 +150,21 @@ def curves(view: View) -> str:
     return f"<div class='charts'>{loss}{held}</div>" if loss or held else ""
 
 
-def log(studio: Studio, name: str | None) -> str:
+def log(studio: Studio, name: str | None, lines: int = LOG_LINES) -> str:
     """The last lines of the run's log, or of what its process printed."""
     run = studio.runs.folder(name)
     files = [
         file for file in (run.log_file if run else None, studio.queue.log_of(name) if name else None) if file and file.is_file()
     ]
-    return tail(files[0]) if files else ""
+    return tail(files[0], lines) if files else ""
 
 
-def tail(file: Path) -> str:
+def tail(file: Path, lines: int) -> str:
     """The last lines of a text file, of which only the end is read."""
     with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - 200 * LOG_LINES))
+        stream.seek(max(0, file.stat().st_size - 200 * lines))
         text = stream.read().decode("utf-8", errors="replace")
-    return "\n".join(text.splitlines()[-LOG_LINES:])
+    return "\n".join(text.splitlines()[-lines:])
 
 
 def _heading(text: str, visible: bool) -> dict[str, Any]:

@@ -44,10 +44,10 @@ def test_a_run_in_its_course(studio, run):
     run.preview_file(0, 0).touch()
     run.emit(Preview(0, ["previews/000000-00.png", "../../etc/passwd"]))
     run.emit(Saved(2, "checkpoint", "checkpoints/2"))
-    status, stop, sample, save, go_on, file, _, sheet, heading, pictures, curves, log = train.updates(studio, "one")
+    status, stop, sample, save, go_on, diagnose, file, _, sheet, heading, pictures, curves, log = train.updates(studio, "one")
     assert "step 2 of 4" in status["value"] and not go_on["visible"]
     assert all(button["visible"] for button in (stop, sample, save))
-    assert not file["visible"] and not sheet["visible"] and not log["value"].count("Error")
+    assert not diagnose["visible"] and not file["visible"] and not sheet["visible"] and not log["value"].count("Error")
     assert pictures["value"] == [str(run.preview_file(0, 0))] and heading["value"] == "<h3>Pictures of the base model</h3>"
     assert curves["value"].count("polyline") >= 1 and "step 2: checkpoint" in curves["value"]
     run.unlock()
@@ -63,8 +63,20 @@ def test_a_failed_run_shows_cause_and_log_as_text(studio, run):
     run.emit(Failed(2, "<b>out of memory</b>"))
     run.log_file.write_text("line\n" * 100 + "<i>last</i>\n")
     status, *_, log = train.updates(studio, "one")
+    assert (
+        "&lt;i&gt;last" in status["value"] and "<i>" not in status["value"] and status["value"].count("line") == train.LAST_LINES
+    )
     assert "&lt;b&gt;out of memory" in status["value"] and "<b>out" not in status["value"]
     assert log["value"].endswith("&lt;i&gt;last&lt;/i&gt;</pre>") and log["value"].count("line") == train.LOG_LINES - 1
+
+
+def test_diagnostics_are_offered_where_a_run_broke(studio, run):
+    run.emit(Failed(2, f"no room in {run.path}"))
+    run.log_file.write_text("Error: /home/anna/secret is full\n")
+    assert train.updates(studio, "one")[5]["visible"]
+    told = train.diagnosis(studio, "one")
+    assert told["visible"] and "no room in <run>" in told["value"] and "Error: <path> is full" in told["value"]
+    assert not train.updates(studio, None)[5]["visible"] and "## Program" in train.diagnosis(studio, None)["value"]
 
 
 def test_a_job_without_a_folder_waits_or_shows_its_last_words(studio):
