@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,7 +90,8 @@ def test_a_process_of_the_same_number_is_not_the_same_process(starter):
     child = starter([], Path())
     assert child.lives() and not Child(child.pid, child.born - 100).lives() and not ENDED.lives()
     starter.processes[0].kill()
-    assert not child.lives() or psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, and not collected yet
+    assert psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE and not child.lives()
 
 
 def test_a_run_from_elsewhere_is_waited_for(queue, starter):
