@@ -94,7 +94,7 @@ class Queue:
 
     def resume(self, name: str) -> None:
         """Put a run that was cut off or stopped, or a job that failed before it had a folder, at the end again."""
-        is_run = any(run.path.name == name for run in self._runs())
+        is_run = self._is_run(name)
         with self._store.change() as kept:
             jobs = _jobs(kept)
             known = is_run or any(job.name == name for job in jobs)
@@ -124,7 +124,7 @@ class Queue:
 
     def request_stop(self, name: str) -> None:
         """Ask a run to finish its step, save, export and end."""
-        if any(run.path.name == name for run in self._runs()):
+        if self._is_run(name):
             RunDir(self.output / name).stop_file.touch()
 
     # what it does by itself
@@ -163,6 +163,9 @@ class Queue:
     def _runs(self) -> list[RunDir]:
         runs = [RunDir(path) for path in self.output.glob("*")]
         return [run for run in runs if run.config_file.is_file()]
+
+    def _is_run(self, name: str) -> bool:
+        return any(run.path.name == name for run in self._runs())
 
     def _edit(self, change: Callable[[list[Job]], list[Job]]) -> None:
         with self._store.change() as kept:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app import watch
-from app.watch import View
+from app.watch import Samples, View
 from trainer.run import RunDir
 
 
@@ -33,17 +33,23 @@ class Runs:
 
     def names(self) -> list[str]:
         """All runs, the newest first."""
-        folders = [path for path in self.output.glob("*") if RunDir(path).config_file.is_file() and not path.is_symlink()]
+        folders = [path for path in self.output.glob("*") if _is_run(path)]
         return [path.name for path in sorted(folders, key=_born, reverse=True)]
 
     def folder(self, name: str | None) -> RunDir | None:
         """A run by its name; None where there is none."""
-        return RunDir(self.output / name) if name and name in self.names() else None
+        path = next((path for path in self.output.glob("*") if path.name == name), None)
+        return RunDir(path) if path and _is_run(path) else None
 
     def view(self, name: str | None) -> View:
         """What a page shows of a run; the state ``none`` where there is none."""
         run = self.folder(name)
         return watch.look(run, self.events(run)) if run else View("none")
+
+    def samples(self, name: str | None) -> Samples:
+        """A run's pictures over its steps; empty where there is none."""
+        run = self.folder(name)
+        return watch.samples(run, self.events(run)) if run else Samples()
 
     def events(self, run: RunDir) -> list[dict[str, Any]]:
         """All whole lines so far. A file that was written anew, as by a resumed run, is read anew."""
@@ -63,6 +69,10 @@ class Runs:
             feed.offset += len(whole) + len(newline)
             feed.events += [event for line in whole.splitlines() if (event := _event(line))]
             return list(feed.events)
+
+
+def _is_run(path: Path) -> bool:
+    return RunDir(path).config_file.is_file() and not path.is_symlink()
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

@@ -41,9 +41,6 @@ class View:
     preview_step: int | None = None
     previews: tuple[Path, ...] = ()
     before_after: Path | None = None
-    prompts: tuple[str, ...] = ()
-    samples: tuple[tuple[int, tuple[Path, ...]], ...] = ()
-    """Step and pictures of every preview, the newest of a step."""
     file: Path | None = None
     checks: tuple[str, ...] = ()
 
@@ -51,6 +48,20 @@ class View:
     def can_go_on(self) -> bool:
         """Whether ``--resume`` has something to do."""
         return self.state in ("stopped", "failed", "interrupted")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The pictures of all previews: step and files in the order of steps, the newest of a step; ``prompts`` of the last one."""
+
+    steps: tuple[tuple[int, tuple[Path, ...]], ...] = ()
+    prompts: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """What each picture of a step shows: its prompt, or its number where an older run did not keep them."""
+        count = max((len(files) for _, files in self.steps), default=0)
+        return list(self.prompts) if len(self.prompts) == count else [str(number + 1) for number in range(count)]
 
 
 def look(run: RunDir, events: Sequence[Event]) -> View:
@@ -75,18 +86,18 @@ def look(run: RunDir, events: Sequence[Event]) -> View:
         plan=plan,
         preview_step=preview["step"] if preview else None,
         previews=tuple(existing(run, preview["files"])) if preview else (),
-        prompts=tuple(preview.get("prompts", ())) if preview else (),
-        samples=samples_of(run, events),
         before_after=run.before_after if state == "done" and run.before_after.is_file() else None,
         file=next(iter(existing(run, [finished["file"]])), None) if finished else None,
         checks=tuple(check_text(event) for event in events if event["event"] == "Verified"),
     )
 
 
-def samples_of(run: RunDir, events: Sequence[Event]) -> tuple[tuple[int, tuple[Path, ...]], ...]:
-    """The previews in the order of their steps."""
-    found = {event["step"]: tuple(existing(run, event["files"])) for event in events if event["event"] == "Preview"}
-    return tuple(sorted((step, files) for step, files in found.items() if files))
+def samples(run: RunDir, events: Sequence[Event]) -> Samples:
+    """Every preview's pictures, of which each is looked for on the disk: for the pages that show them, not for every look."""
+    previews = [event for event in events if event["event"] == "Preview"]
+    found = {event["step"]: tuple(existing(run, event["files"])) for event in previews}
+    steps = tuple(sorted((step, files) for step, files in found.items() if files))
+    return Samples(steps, tuple(previews[-1].get("prompts", ())) if previews else ())
 
 
 def state_of(events: Sequence[Event], held: bool) -> tuple[str, str]:

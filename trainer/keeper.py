@@ -52,7 +52,6 @@ class Keeper:
         """For the loop: whether ``pause`` has anything to do after a step."""
         config = self.config
         looks = config.validation.every if self.session.held else 0
-        every = [n for n in (config.preview.every, looks) if n]
         team = Team.of(self.session.accelerator)
 
         def due(step: int) -> bool:
@@ -60,7 +59,13 @@ class Keeper:
             if team.any(stop.requested() or bool(self.run.requests())):
                 self.stopping = team.any(stop.requested())
                 self.asked = {what for what in REQUESTS if team.any(what in self.run.requests())}
-            return self.stopping or bool(self.asked) or self.saving.is_due(step) or any(step % n == 0 for n in every)
+            return (
+                self.stopping
+                or bool(self.asked)
+                or self.saving.is_due(step)
+                or _comes(config.preview.every, step)
+                or _comes(looks, step)
+            )
 
         return due
 
@@ -68,29 +73,24 @@ class Keeper:
         """For the loop: make what is due after a step; True where ``is_due`` found all agreed to stop."""
 
         def act(step: int) -> bool:
-            self._do_what_is_asked(step)
-            if self.saving.is_due(step):
+            config, is_last = self.config, step >= self.config.train.steps
+            saves = self.saving.is_due(step)
+            is_numbered = saves and config.checkpoint.export and not is_last
+            if saves or "save" in self.asked:
                 self.save_checkpoint()
-                if self.config.checkpoint.export and step < self.config.train.steps:
-                    self.write_export(step)
-                    self._prune_exports()
-            if self.config.preview.every and step % self.config.preview.every == 0 and step < self.config.train.steps:
+            if is_numbered or "save" in self.asked:
+                self.write_export(step)
+            if is_numbered:
+                self._prune_exports()
+            if "sample" in self.asked or (_comes(config.preview.every, step) and not is_last):
                 self.write_previews()
-            if self.config.validation.every and step % self.config.validation.every == 0 and step < self.config.train.steps:
+            if self.session.accelerator.is_main_process:
+                self.run.clear_requests(self.asked)
+            if _comes(config.validation.every, step) and not is_last:
                 self.validate()
             return self.stopping
 
         return act
-
-    def _do_what_is_asked(self, step: int) -> None:
-        """Pictures, or a checkpoint and a numbered file; all processes take part."""
-        if "save" in self.asked:
-            self.save_checkpoint()
-            self.write_export(step)
-        if "sample" in self.asked:
-            self.write_previews()
-        if self.session.accelerator.is_main_process:
-            self.run.clear_requests(self.asked)
 
     def validate(self, strength: float = 1.0) -> None:
         """Say the loss on the held-out pictures, if there are any. All processes take part."""
@@ -297,6 +297,10 @@ class Keeper:
         step = self.session.step
         epochs = self.session.loader.epochs(step * self.config.train.accumulation)
         return replace(self.provenance, step=step, epochs=round(epochs, 2))
+
+
+def _comes(every: int, step: int) -> bool:
+    return bool(every) and step % every == 0
 
 
 def _device_name(device: torch.device) -> str:

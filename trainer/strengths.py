@@ -13,10 +13,8 @@ from trainer.errors import InputError
 from trainer.models import load
 from trainer.run import RunDir
 
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
-
-def render_strengths(folder: str, prompts: Sequence[str], strengths: Sequence[float] = STRENGTHS) -> list[list[str]]:
+def render_strengths(folder: str, prompts: Sequence[str], strengths: Sequence[float]) -> list[list[str]]:
     """Draw ``prompts`` with a run's exported file at each strength, into ``RUN/strengths``; returns the files by strength.
 
     Raises:
@@ -29,6 +27,7 @@ def render_strengths(folder: str, prompts: Sequence[str], strengths: Sequence[fl
         raise InputError(f"{file} is not there", "wait until the run has ended; a stopped run writes it too")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bundle = load(config.model).to(device)
+    run.strengths.mkdir(exist_ok=True)
     made = []
     with torch.no_grad():
         adapters = morelora.load(bundle.pipeline, file)
@@ -36,7 +35,6 @@ def render_strengths(folder: str, prompts: Sequence[str], strengths: Sequence[fl
             adapters.strength = strength
             pictures = preview.sample(bundle, config.preview, list(prompts), config.data.resolution)
             files = [run.strength_file(strength, number) for number in range(len(pictures))]
-            run.strengths.mkdir(exist_ok=True)
             for place, picture in zip(files, pictures, strict=True):
                 preview.save_image(place, picture)
             made.append([str(place) for place in files])

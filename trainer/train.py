@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from morelora import atomic
-from trainer import memory, presets, settings
+from trainer import memory, settings
 from trainer.config import Config
 from trainer.data import Cache, Dataset, hold_out, scan
 from trainer.data.looks import Known, Watch
@@ -102,8 +102,7 @@ def resume(run_dir: Path, *, listener: Listener) -> Path:
         TrainerError: as ``train``; ``InputError`` where settings or pictures are no longer those of the run.
     """
     run = RunDir.open(run_dir)
-    source = str(run.config_file)
-    config = settings.parse(presets.read_toml(presets.read_text(run.config_file), source), source)
+    config = settings.load(run.config_file)
     with memory.deterministic(config.device):
         accelerator = build_accelerator(config)
         if accelerator.is_main_process:

@@ -12,12 +12,12 @@ import gradio as gr
 from app.desk import Refused
 from app.draft import leaves
 from app.page import QUIET, WORKING, Page, link, note
-from app.pages.samples import at, prompts_of
+from app.pages.samples import at
 from app.parts.chart import Series, chart
 from app.parts.strip import Row, grid
 from app.studio import Studio
 from app.text import say
-from app.watch import View
+from app.watch import Samples, View
 from trainer import presets
 from trainer.errors import InputError
 
@@ -78,15 +78,16 @@ class RunsPage:
 
     def refresh(self, search: str, job: str | None) -> list[Any]:
         """Queue and runs as they are."""
-        jobs = [each for each in self.studio.queue.jobs() if each.waits or each.lives()]
-        ended = [each.name for each in self.studio.queue.jobs() if each not in jobs]
+        known, is_paused = self.studio.queue.jobs(), self.studio.queue.is_paused
+        jobs = [each for each in known if each.waits or each.lives()]
+        ended = [each.name for each in known if each not in jobs]
         lines = [(each.name, say("state.waiting") if each.waits else say("state.running")) for each in jobs]
         names = [each.name for each in jobs] + ended
-        paused = note(say("runs.paused"), "warn") if self.studio.queue.is_paused else ""
+        paused = note(say("runs.paused"), "warn") if is_paused else ""
         return [
             paused + (table(lines) if lines else note(say("runs.empty"))),
             gr.update(choices=names, value=job if job in names else next(iter(names), None)),
-            gr.update(value=say(f"runs.act.{'go_on' if self.studio.queue.is_paused else 'pause'}")),
+            gr.update(value=say(f"runs.act.{'go_on' if is_paused else 'pause'}")),
             self.listed(search),
         ]
 
@@ -112,10 +113,11 @@ class RunsPage:
             return note(say("runs.choose"))
         views = {name: self.studio.runs.view(name) for name in known}
         recipes = {name: recipe_of(self.studio, name) for name in known}
+        found = {name: self.studio.runs.samples(name) for name in known}
         curves = [Series(name, view.losses) for name, view in views.items()]
         held = [Series(name, view.validation) for name, view in views.items()]
         drawn = chart(curves, say("train.step"), say("train.loss")) + chart(held, say("train.step"), say("train.validation"))
-        return f"<div class='charts'>{drawn}</div>{difference(recipes)}{pictures(views)}"
+        return f"<div class='charts'>{drawn}</div>{difference(recipes)}{pictures(found)}"
 
     def take(self, names: list[str] | None) -> str:
         """Make the first chosen run's recipe the one that is edited."""
@@ -179,17 +181,17 @@ def _values(values: Sequence[Any]) -> str:
     return "".join(f"<td>{html.escape(say('recipe.unset') if value is None else str(value))}</td>" for value in values)
 
 
-def pictures(views: Mapping[str, View]) -> str:
+def pictures(found: Mapping[str, Samples]) -> str:
     """The newest samples of each run, a row a prompt that all of them have."""
-    lists = [prompts_of(view) for view in views.values()]
+    lists = [samples.names for samples in found.values()]
     shared = [prompt for prompt in lists[0] if all(prompt in prompts for prompts in lists)]
-    rows = [Row(prompt, [newest(view, prompts_of(view).index(prompt)) for view in views.values()]) for prompt in shared]
-    return f"<h3>{html.escape(say('runs.pictures'))}</h3>{grid(list(views), rows)}" if rows else ""
+    rows = [Row(prompt, [newest(samples, samples.names.index(prompt)) for samples in found.values()]) for prompt in shared]
+    return f"<h3>{html.escape(say('runs.pictures'))}</h3>{grid(list(found), rows)}" if rows else ""
 
 
-def newest(view: View, number: int) -> Path | None:
+def newest(samples: Samples, number: int) -> Path | None:
     """A prompt's last picture."""
-    return at(view.samples[-1][1], number) if view.samples else None
+    return at(samples.steps[-1][1], number) if samples.steps else None
 
 
 def build(studio: Studio, site: gr.Blocks) -> None:

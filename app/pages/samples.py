@@ -13,9 +13,10 @@ from app.page import QUIET, WORKING, Page, asked_run, note
 from app.parts.strip import Row, grid, strip
 from app.studio import Studio
 from app.text import say
-from app.watch import View
+from app.watch import Samples
 
 STRENGTHS = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5]
+"""At which the file is drawn; the slider stops at each."""
 MOST_STEPS = 12
 """Columns of the grid: evenly chosen steps, always with the first and the last."""
 
@@ -32,7 +33,9 @@ class SamplesPage:
                 self.prompt = gr.Dropdown(choices=[], label=say("samples.prompt"), interactive=True, elem_id="prompt")
                 self.slider = gr.ImageSlider(label=say("samples.slider"), interactive=False, elem_id="slider", buttons=[])
             with gr.Column(min_width=320):
-                self.strength = gr.Slider(0.0, 1.5, value=1.0, step=0.25, label=say("samples.strength"), elem_id="strength")
+                self.strength = gr.Slider(
+                    STRENGTHS[0], STRENGTHS[-1], value=1.0, step=STRENGTHS[1], label=say("samples.strength"), elem_id="strength"
+                )
                 self.render = gr.Button(say("samples.render"), size="sm", elem_id="render")
                 self.at = gr.HTML(padding=False, elem_id="at-strength")
         self._connect(site)
@@ -51,29 +54,28 @@ class SamplesPage:
 
     def show(self, name: str | None) -> list[Any]:
         """A run's samples."""
-        names = [each for each in self.studio.runs.names() if self.studio.runs.view(each).samples]
+        names = [each for each in self.studio.runs.names() if self.studio.runs.samples(each).steps]
         name = name if name in names else next(iter(names), None)
-        view = self.studio.runs.view(name)
-        prompts = prompts_of(view)
-        choices = [(prompt, number) for number, prompt in enumerate(prompts)]
+        found = self.studio.runs.samples(name)
+        choices = [(prompt, number) for number, prompt in enumerate(found.names)]
         return [
             gr.update(choices=names, value=name),
-            over_steps(view) if name else note(say("samples.none")),
+            over_steps(found) if name else note(say("samples.none")),
             gr.update(choices=choices, value=0 if choices else None),
-            gr.update(value=first_and_last(view, 0)),
+            gr.update(value=first_and_last(found, 0)),
             self.shown_at(name, 1.0),
         ]
 
     def pair(self, name: str | None, number: int | None) -> Any:
         """The base model's picture and the newest one of a prompt."""
-        return gr.update(value=first_and_last(self.studio.runs.view(name), number or 0))
+        return gr.update(value=first_and_last(self.studio.runs.samples(name), number or 0))
 
     def shown_at(self, name: str | None, strength: float) -> str:
         """The pictures that were drawn at a strength, or how to get them."""
         run = self.studio.runs.folder(name)
         if run is None:
             return ""
-        prompts = prompts_of(self.studio.runs.view(name))
+        prompts = self.studio.runs.samples(name).names
         files = [run.strength_file(strength, number) for number in range(len(prompts))]
         if not files or not all(file.is_file() for file in files):
             return note(say("samples.not_drawn"))
@@ -85,23 +87,17 @@ class SamplesPage:
         if run is None:
             return ""
         try:
-            self.studio.apart("render_strengths", str(run.path), prompts_of(self.studio.runs.view(name)), STRENGTHS)
+            self.studio.apart("render_strengths", str(run.path), self.studio.runs.samples(name).names, STRENGTHS)
         except Refused as error:
             return note(str(error), "bad")
         return self.shown_at(name, strength)
 
 
-def prompts_of(view: View) -> list[str]:
-    """The prompts of a run's samples; numbers where an older run did not keep them."""
-    count = max((len(files) for _, files in view.samples), default=0)
-    return list(view.prompts) if len(view.prompts) == count else [str(number + 1) for number in range(count)]
-
-
-def over_steps(view: View) -> str:
+def over_steps(found: Samples) -> str:
     """A row for each prompt, a column for each step."""
-    shown = chosen(view.samples)
+    shown = chosen(found.steps)
     columns = [say("samples.base") if step == 0 else say("samples.step", step=step) for step, _ in shown]
-    rows = [Row(prompt, [at(files, number) for _, files in shown]) for number, prompt in enumerate(prompts_of(view))]
+    rows = [Row(prompt, [at(files, number) for _, files in shown]) for number, prompt in enumerate(found.names)]
     return f"<h3>{html.escape(say('samples.grid'))}</h3>{grid(columns, rows)}"
 
 
@@ -113,9 +109,9 @@ def chosen(samples: tuple[tuple[int, tuple[Path, ...]], ...]) -> list[tuple[int,
     return [samples[place] for place in sorted(places)]
 
 
-def first_and_last(view: View, number: int) -> tuple[str, str] | None:
+def first_and_last(found: Samples, number: int) -> tuple[str, str] | None:
     """Files of a prompt at the first step and the last."""
-    pair = [at(files, number) for _, files in (view.samples[:1] + view.samples[-1:])]
+    pair = [at(files, number) for _, files in (found.steps[:1] + found.steps[-1:])]
     return (str(pair[0]), str(pair[-1])) if pair and all(pair) else None
 
 

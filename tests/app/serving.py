@@ -16,7 +16,8 @@ from typing import Any
 
 import httpx
 
-ROOT = Path(__file__).resolve().parents[2]
+from trainer.presets import ROOT
+
 PATIENCE = 120.0
 
 

@@ -5,19 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-import pytest
-
 from app.runs import Runs
 from trainer.events import Finished, Started, Step
-from trainer.run import RunDir
-
-
-@pytest.fixture
-def run(tmp_path) -> RunDir:
-    run = RunDir(tmp_path / "one")
-    run.path.mkdir()
-    run.config_file.touch()
-    return run
 
 
 def test_only_runs_have_names_and_the_newest_is_first(tmp_path):

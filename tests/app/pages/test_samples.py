@@ -9,8 +9,7 @@ import pytest
 
 from app.pages import samples
 from app.pages.samples import SamplesPage
-from app.studio import Studio
-from app.watch import View
+from app.watch import Samples
 from trainer.events import Preview, Started
 from trainer.run import RunDir
 
@@ -18,15 +17,8 @@ PROMPTS = ["<b>fox</b>", "key"]
 
 
 @pytest.fixture
-def studio(tmp_path) -> Studio:
-    return Studio(tmp_path)
-
-
-@pytest.fixture
-def run(tmp_path) -> RunDir:
-    run = RunDir(tmp_path / "one")
-    run.previews.mkdir(parents=True)
-    run.config_file.touch()
+def run(run) -> RunDir:
+    run.previews.mkdir()
     run.emit(Started({}, 0))
     for step in (0, 5, 10):
         files = [run.preview_file(step, number) for number in range(2)]
@@ -69,5 +61,4 @@ def test_many_steps_are_thinned_with_the_first_and_the_last():
 
 
 def test_prompts_of_an_older_run_are_numbers():
-    view = View("done", samples=((0, (Path("a"), Path("b"))),))
-    assert samples.prompts_of(view) == ["1", "2"] and samples.first_and_last(View("none"), 0) is None
+    assert Samples(((0, (Path("a"), Path("b"))),)).names == ["1", "2"] and samples.first_and_last(Samples(), 0) is None

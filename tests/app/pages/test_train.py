@@ -8,7 +8,6 @@ import gradio as gr
 import pytest
 
 from app.pages import train
-from app.studio import Studio
 from trainer.events import Failed, Preview, Saved, Started, Step
 from trainer.run import RunDir
 
@@ -16,15 +15,7 @@ PLAN = {"trained": [], "pictures": 12, "dropped": 0, "device": "cpu", "steps": 4
 
 
 @pytest.fixture
-def studio(tmp_path) -> Studio:
-    return Studio(tmp_path)
-
-
-@pytest.fixture
-def run(tmp_path) -> RunDir:
-    run = RunDir(tmp_path / "one")
-    run.path.mkdir()
-    run.config_file.touch()
+def run(run) -> RunDir:
     run.emit(Started(PLAN, 0))
     return run
 
