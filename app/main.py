@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import psutil
 
+from app import text
 from trainer.errors import ExitCode, InputError
 
 PORT = 7860
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return ExitCode.INPUT
+    text.Language.chosen = options.language
     page, settings = prepare(options, Path.cwd() / "runs")
     page.launch(server_port=port, prevent_thread_lock=True, **settings)
     host = LOOPBACK[0] if options.host in EVERYWHERE else options.host
@@ -60,6 +62,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=PORT, help="first port to try")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for a name and a password")
     parser.add_argument("--share", action="store_true", help="also a public address, through gradio's servers")
+    known = text.languages()
+    parser.add_argument("--language", choices=known, default=text.usual(), help="of the page; else the machine's, or English")
     options = parser.parse_args(argv)
     user, _, password = (options.auth or "").partition(":")
     if options.auth is not None and not (user and password):

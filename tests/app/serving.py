@@ -28,7 +28,8 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.runs, self.log_file = folder, folder / "runs", folder / "server.log"
         self.address = f"http://127.0.0.1:{_free_port()}"
-        command = [sys.executable, str(ROOT / "launch.py"), "--no-venv", "--port", self.address.rpartition(":")[2]]
+        command = [sys.executable, str(ROOT / "launch.py"), "--no-venv", "--language", "en"]
+        command += ["--port", self.address.rpartition(":")[2]]
         environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(

@@ -25,6 +25,7 @@ from trainer.errors import InputError
         (["--auth", ":secret"], ["user:password"]),
         (["--auth", "anna:"], ["user:password"]),
         (["--port", "many"], ["--port"]),
+        (["--language", "xx"], ["--language", "'xx'", "en"]),
         (["--preset", "x"], ["--preset"]),
         (["--host", "203.0.113.7", "--auth", "a:b"], ["203.0.113.7", "cannot be listened on"]),
     ],
@@ -39,6 +40,15 @@ def test_loopback_is_the_default_and_needs_no_password():
     options = main.parse([])
     assert (options.host, options.port, options.auth, options.share) == ("127.0.0.1", 7860, None, False)
     assert main.parse(["--host", "0.0.0.0", "--auth", "a:b:c"]).auth == ("a", "b:c")
+
+
+def test_the_page_speaks_the_language_asked_for_else_the_machines_else_english(monkeypatch):
+    monkeypatch.delenv("LC_ALL", raising=False)
+    monkeypatch.delenv("LC_MESSAGES", raising=False)
+    monkeypatch.setenv("LANG", "de_AT.UTF-8")
+    assert main.parse([]).language == "de" and main.parse(["--language", "en"]).language == "en"
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    assert main.parse([]).language == "en"
 
 
 def test_a_taken_port_gives_the_next_one():
