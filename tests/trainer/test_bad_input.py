@@ -10,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -228,10 +230,36 @@ def place(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(tmp_path, base)
 
 
+def content(folder: Path) -> dict[str, str]:
+    """Every file below a folder by the hash of its bytes, and every folder."""
+    paths = folder.rglob("*")
+    return {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in paths}
+
+
+def save_earlier_run(place: Place) -> None:
+    """A finished run under the name that every case asks for."""
+    run = place.output / "bad"
+    (run / "checkpoints" / "000001").mkdir(parents=True)
+    for name in ("config.toml", "events.jsonl", "bad.safetensors", "checkpoints/000001/adapters.safetensors"):
+        (run / name).write_text(f"earlier {name}", encoding="utf-8")
+
+
+def test_the_table_holds_sixty_mistakes():
+    assert len({bad.name for bad in CASES}) == len(CASES) >= 60
+    assert {bad.code for bad in CASES} == {2}
+
+
 @pytest.mark.parametrize("bad", CASES, ids=lambda bad: bad.name.replace(" ", "-"))
-def test_bad_input_is_named_with_its_fix(place, capsys, bad):
-    code = cli.main(bad.make(place))
+def test_bad_input_is_named_with_its_fix_and_nothing_is_lost(place, capsys, bad):
+    argv = bad.make(place)
+    if not place.output.is_file():
+        save_earlier_run(place)
+    before, base = content(place.folder), content(place.base)
+    code = cli.main(argv)
     shown = capsys.readouterr()
+    after = content(place.folder)
+    assert {name: after.get(name) for name in before} == before, "a file of the user was changed or is gone"
+    assert content(place.base) == base
     assert code == bad.code, shown.err
     assert shown.err.count("Error: ") == 1 and shown.err.startswith("Error: ")
     assert "What to do: " in shown.err
@@ -239,7 +267,7 @@ def test_bad_input_is_named_with_its_fix(place, capsys, bad):
     for word in bad.words:
         assert word in shown.err, shown.err
     assert not (place.folder / "executed").exists(), "a pickle was run"
-    assert not list(place.output.glob("*/*.safetensors")) if place.output.is_dir() else True
+    assert not [name for name in after.keys() - before.keys() if fnmatch(name, "runs/*/bad*.safetensors")], "a file was exported"
 
 
 def test_the_good_command_line_of_the_table_works(place, capsys):
