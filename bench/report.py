@@ -1,4 +1,4 @@
-"""Figures of ``docs/benchmarks.md`` that a command writes: each part stands between two comment lines with its name.
+"""Parts of documents that a command writes, of ``docs/benchmarks.md`` above all: each between two comment lines with its name.
 
 <!-- bench.speed sd15 -->
 ... what the command wrote ...
@@ -25,15 +25,26 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
 def write_part(name: str, text: str, file: Path = BENCHMARKS) -> None:
     """Put ``text`` between the marks of part ``name``. Raises ``ValueError`` where the file has them not once each, in order."""
+    before, _, after = _split(name, file)
+    write_text(file, f"{before}{text.rstrip()}\n{after}")
+
+
+def part(name: str, file: Path = BENCHMARKS) -> str:
+    """What stands between the marks of part ``name``. Raises as ``write_part``."""
+    return _split(name, file)[1].rstrip()
+
+
+def _split(name: str, file: Path) -> tuple[str, str, str]:
+    """A file before a part, with its first mark; the part; and the rest, from the last mark."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
     old = file.read_text(encoding="utf-8")
     before, found, rest = old.partition(begin)
-    _, closed, after = rest.partition(end)
+    inside, closed, after = rest.partition(end)
     if not found or not closed or old.count(begin) != 1 or old.count(end) != 1:
         raise ValueError(
             f"{file} needs the lines {begin!r} and {end!r} once each, in this order: add them where the part belongs"
         )
-    write_text(file, f"{before}{begin}{text.rstrip()}\n{end}{after}")
+    return before + begin, inside, end + after
 
 
 def machine() -> dict[str, Any]:

@@ -79,3 +79,8 @@ def unread(found: set[str], readers: Iterable[str]) -> dict[str, set[str]]:
     """The programs that do not read all of these kinds, and those that they do not read."""
     known = {reader: READERS[reader] for reader in readers}
     return {reader: found - reads for reader, reads in known.items() if reads is not None and not found <= reads}
+
+
+def strangers(readers: Iterable[str]) -> dict[str, set[str]]:
+    """The programs that a file of our own tensors is not for, even where some of these have names that they know."""
+    return {reader: {"own"} for reader in readers if READERS[reader] is not None}

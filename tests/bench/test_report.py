@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.report import write_part
+from bench.report import part, write_part
 
 TEXT = "# Head\n\n<!-- one -->\nold\n<!-- end of one -->\n\nProse.\n<!-- two -->\n<!-- end of two -->\n"
 
@@ -14,6 +14,7 @@ def test_a_part_is_replaced_and_the_rest_stays(tmp_path):
     write_part("two", "| a |", file)
     wanted = TEXT.replace("old\n", "new\nlines\n").replace("<!-- two -->\n", "<!-- two -->\n| a |\n")
     assert file.read_text() == wanted
+    assert part("one", file) == "new\nlines" and part("two", file) == "| a |"
     write_part("one", "new\nlines", file)
     assert file.read_text() == wanted
 

@@ -39,6 +39,8 @@ def trained(**settings):
         ({"algorithm": "oft", "block_size": 4}, ("forge",), "diff"),
         ({"algorithm": "serial"}, ("morelora",), "sidecar"),
         ({"algorithm": "norm"}, ("a1111", "invokeai"), "webui"),
+        ({"algorithm": "bitfit"}, WEB, "webui"),
+        ({"algorithm": "bitfit"}, ("morelora",), "sidecar"),
     ],
 )
 def test_auto_takes_the_smallest_form_that_all_readers_read(settings, readers, form):
