@@ -110,7 +110,7 @@ def prepare(options: argparse.Namespace, output: Path) -> tuple[Any, dict[str, A
     from app.studio import Studio
 
     studio = Studio(output.resolve())
-    shared = [studio.output, studio.pictures.folder.resolve()]
+    shared = [studio.output, studio.pictures.folder.resolve(), studio.files.folder.resolve()]
     guard = Middleware(Guard, shelf=Shelf((state / "served").resolve(), shared, studio.state))
     allowed = Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(options.host, options.share))
     threading.Thread(target=studio.queue.run_forever, daemon=True).start()

@@ -11,6 +11,7 @@ import gradio as gr
 
 from app.desk import Desk, Refused
 from app.draft import Draft
+from app.files import FILES, Files
 from app.pictures import DATASETS, Pictures
 from app.queue import Queue
 from app.runs import Runs
@@ -32,6 +33,7 @@ class Studio:
         self.draft = Draft(self.state / "draft.json")
         self.desk = Desk()
         self.pictures = Pictures(output.parent / DATASETS, self.draft, self.desk)
+        self.files = Files(output.parent / FILES, self.desk.ask, self.apart)
 
     @cached_property
     def schema(self) -> list[dict[str, Any]]:
@@ -52,6 +54,17 @@ class Studio:
             gr.Warning(html.escape(judged["problem"]))
             return ""
         return self.queue.add(judged["toml"], judged["whole"]["run"]["name"])
+
+    def take_recipe(self, toml: str) -> str:
+        """Make a recipe the draft, to be run here; returns 'yes', or '' after a word to the user where it is none."""
+        try:
+            values = self.desk.ask("read", toml)
+        except Refused as error:
+            gr.Warning(html.escape(str(error)))
+            return ""
+        values.get("run", {}).pop("output", None)
+        self.draft.begin(values)
+        return "yes"
 
     def rehearse(self) -> dict[str, Any]:
         """The draft's dry run. Raises ``Refused``."""

@@ -21,6 +21,7 @@ from trainer.errors import DiskError, InputError
 from trainer.lint.report import plain
 from trainer.lint.survey import check, read_set, survey
 from trainer.models import overflow_of, tokens_of
+from trainer.run import free
 
 LEFT_OUT = ".left-out"
 """Folder beside the pictures for those that are left out: hidden, so that no training reads it."""
@@ -84,7 +85,7 @@ def leave_out(values: Mapping[str, Any], names: Sequence[str]) -> Moves:
     keys = {stem_key(file) for file in files}
     beside = {file.parent: [other for other in file.parent.iterdir() if other.is_file()] for file in files}
     wanted = [other for others in beside.values() for other in others if _belongs(other, files, keys)]
-    return move([(str(file), str(_free(file.parent / LEFT_OUT / file.name))) for file in wanted])
+    return move([(str(file), str(free(file.parent / LEFT_OUT / file.name))) for file in wanted])
 
 
 def move(moves: Moves) -> Moves:
@@ -163,11 +164,3 @@ def _known(name: str, known: set[Path]) -> Path:
 
 def _belongs(other: Path, files: Sequence[Path], keys: set[tuple[Path, str]]) -> bool:
     return other in files or (other.suffix.lower() in BESIDE and stem_key(other) in keys)
-
-
-def _free(path: Path) -> Path:
-    number = 2
-    free = path
-    while free.exists():
-        free, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
-    return free

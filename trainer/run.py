@@ -36,6 +36,14 @@ def slug(name: str) -> str:
     return text
 
 
+def free(path: Path) -> Path:
+    """The file itself, or ``NAME-2``, ``NAME-3`` … where that is there."""
+    number, found = 2, path
+    while found.exists():
+        found, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+    return found
+
+
 class RunDir:
     """One run's folder."""
 

@@ -11,6 +11,7 @@ from app.desk import Refused
 from app.page import QUIET, WORKING, Page, note
 from app.pages.home import TO_TRAIN
 from app.parts.chart import Series, chart
+from app.parts.facts import facts
 from app.studio import Studio
 from app.text import say
 
@@ -55,8 +56,7 @@ def answer(studio: Studio) -> tuple[str, bool]:
 
 def statement(rows: list[tuple[str, str]]) -> str:
     """What will be trained, as a table of two columns."""
-    cells = "".join(f"<tr><th scope='row'>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in rows)
-    return f"<h3>{html.escape(say('check.statement'))}</h3><table class='plain'>{cells}</table>"
+    return f"<h3>{html.escape(say('check.statement'))}</h3>{facts(rows)}"
 
 
 def remarks(lights: list[tuple[str, str]]) -> str:

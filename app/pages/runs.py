@@ -9,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 
-from app.desk import Refused
 from app.draft import leaves
 from app.page import QUIET, WORKING, Page, link, note
 from app.pages.samples import at
@@ -126,13 +125,10 @@ class RunsPage:
             gr.Warning(html.escape(say("runs.choose_one")))
             return ""
         try:
-            values = self.studio.desk.ask("read", presets.read_text(run.config_file))
-        except (InputError, Refused) as error:
+            return self.studio.take_recipe(presets.read_text(run.config_file))
+        except InputError as error:
             gr.Warning(html.escape(str(error)))
             return ""
-        values.get("run", {}).pop("output", None)
-        self.studio.draft.begin(values)
-        return "yes"
 
 
 COLUMNS = ("run", "state", "algorithm", "steps", "loss", "pages")

@@ -21,6 +21,7 @@ from morelora.files.opened import known, open_adapter
 from morelora.files.progress import progress
 from morelora.formats.container import data_hash, read
 from morelora.formats.readers import READERS, kinds, unread
+from morelora.formats.reading import naming
 from morelora.lowrank import Cut, Spectrum, effective_rank, numerical_rank
 from morelora.site import NormSite
 from morelora.weight_decompose import WeightDecomposed
@@ -31,13 +32,17 @@ TOP = 8
 """Singular values that are told of a layer, the largest first."""
 
 
-def inspect(path: Path, base: Checkpoint | None = None) -> dict[str, Any]:
-    """Everything about a file, as plain JSON values. Raises ``FormatError`` where it is damaged, or no adapter."""
+def inspect(path: Path, base: Checkpoint | None = None, top: int = TOP) -> dict[str, Any]:
+    """Everything about a file, as plain JSON values; of each layer the ``top`` largest singular values.
+
+    Raises:
+        FormatError: it is damaged, or no adapter.
+    """
     path = Path(path)
     opened = open_adapter(path, base, finite=False)
     tensors, metadata = read(path, finite=False)
     not_finite = [key for key, tensor in tensors.items() if not torch.isfinite(tensor.float()).all()]
-    layers = [_layer(name, layer, base) for name, layer in progress(opened.adapters.layers.items(), "inspecting")]
+    layers = [_layer(name, layer, base, top) for name, layer in progress(opened.adapters.layers.items(), "inspecting")]
     found = kinds({key: tensor for key, tensor in tensors.items() if not key.startswith("bundle_emb.")})
     refusing = unread(found, READERS)
     return {
@@ -50,6 +55,7 @@ def inspect(path: Path, base: Checkpoint | None = None) -> dict[str, Any]:
         "numbers": sum(tensor.numel() for tensor in tensors.values()),
         "layers": layers,
         "algorithms": dict(Counter(layer["algorithm"] for layer in layers)),
+        "names": naming(tensors),
         "kinds": sorted(found),
         "read_by": [reader for reader in READERS if reader not in refusing],
         "ranks": _counted(layer["rank"] for layer in layers),
@@ -82,7 +88,7 @@ def _base(metadata: Mapping[str, str]) -> str:
 
 
 @torch.no_grad()
-def _layer(name: str, layer: Adapted, base: Checkpoint | None) -> dict[str, Any]:
+def _layer(name: str, layer: Adapted, base: Checkpoint | None, top: int) -> dict[str, Any]:
     """One layer. The figures are those of the additive part where weight decomposition stands around it."""
     adapter = layer.adapter.plain
     options = adapter.options
@@ -108,7 +114,7 @@ def _layer(name: str, layer: Adapted, base: Checkpoint | None) -> dict[str, Any]
             "numerical_rank": numerical_rank(values, max(layer.site.m, layer.site.c)),
             "effective_rank": effective_rank(values),
             "rank_of_energy": Cut(energy=ENERGY).rank_of(values),
-            "singular_values": [float(value) for value in values[:TOP]],
+            "singular_values": [float(value) for value in values[:top]],
         }
     return told
 
@@ -156,7 +162,7 @@ def lines(told: Mapping[str, Any], all_layers: bool = False) -> list[str]:
         f"{told['file']}: {told['bytes'] / (1 << 20):.2f} MiB, {told['numbers']:,} numbers ({_listed(told['precision'])})",
         f"model       {told['family'] or 'unknown'}{', base ' + told['base'] if told['base'] else ''}",
         f"algorithms  {_listed(told['algorithms'])}",
-        f"tensors     {', '.join(told['kinds'])}; read by {', '.join(told['read_by'])}",
+        f"tensors     {', '.join(told['kinds'])} in {', '.join(told['names'])} names; read by {', '.join(told['read_by'])}",
     ]
     text += [f"ranks       {_listed(told['ranks'])}"] if told["ranks"] else []
     text += [f"alpha       {_listed(told['alphas'])}"] if told["alphas"] else []

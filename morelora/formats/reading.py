@@ -30,6 +30,8 @@ DOTTED = (
     (r"\.alpha", "alpha"),
 )
 """Endings of diffusers' and PEFT's keys -> leaf names."""
+STYLES = ((r"lora_", "kohya"), (r"lycoris_", "LyCORIS"), (r".*\.lora_([AB]|magnitude)", "PEFT"), (r".*lora", "diffusers"))
+"""How a key of an adapter looks, the first that fits -> the program whose names they are."""
 OLD_ATTENTION = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 PEFT_METADATA = "lora_adapter_metadata"
 
@@ -69,6 +71,12 @@ def sort_keys(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], layer_
             layers[name][leaf] = _magnitude(tensor) if "lora_magnitude_vector" in key else tensor
     _take_peft_scales(layers, metadata)
     return Contents(layers, unknown)
+
+
+def naming(keys: Iterable[str]) -> list[str]:
+    """Whose names a file's keys are; more than one where it mixes them."""
+    found = {next((style for pattern, style in STYLES if re.match(pattern, key)), "other") for key in keys}
+    return sorted(found)
 
 
 def split(key: str) -> tuple[str, str]:
