@@ -31,6 +31,14 @@ class Files:
         """See ``trainer.file_tools.examine``."""
         return (self._ask if Path(file).stat().st_size <= SMALL else self._apart)("examine", file)
 
+    def checksums(self, file: str) -> dict[str, str]:
+        """See ``trainer.file_tools.checksums``."""
+        return self._ask("checksums", file)
+
+    def publish(self, file: str, card: Values) -> Values:
+        """A copy for others; see ``trainer.publish.Card``."""
+        return self._ask("publish", file, self._place(card["name"], "")["folder"], card)
+
     def convert(self, file: str | None, name: str, base: str, form: str, dtype: str) -> Values:
         """The same change in another form."""
         return self._apart("convert_file", given(file), self._place(name, base) | {"form": form, "dtype": dtype})

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from morelora.errors import MoreLoraError
-from trainer import album, file_tools, presets, settings
+from trainer import album, file_tools, presets, publish, settings
 from trainer.errors import InputError, TrainerError
 from trainer.rehearsal import rehearse
 from trainer.relevance import without_effect, without_vain
@@ -103,4 +103,4 @@ def with_algorithm(values: Values, preset_name: str, algorithm: str) -> Values:
 
 RECIPES = (schema, preset, check, read, with_algorithm, without_vain)
 WORK = (rehearse, render_strengths)
-QUESTIONS = {question.__name__: question for question in (*RECIPES, *WORK, *EDITS, *file_tools.TOOLS)}
+QUESTIONS = {question.__name__: question for question in (*RECIPES, *WORK, *EDITS, *file_tools.TOOLS, publish.publish)}

@@ -105,9 +105,10 @@ def embedding_metadata(words: EmbeddingSet, provenance: Provenance, stem: str) -
 
 def recipe(provenance: Provenance) -> dict[str, Any]:
     """Everything needed to train the same file again, as plain JSON values."""
+    values = settings.to_values(provenance.config)
     return {
         "recipe": RECIPE_VERSION,
-        "config": _publishable(provenance),
+        "config": values if provenance.config.export.private_paths else publishable(values),
         "family": provenance.family,
         "base": {"name": _name(provenance.base_name), "sha256": provenance.base_hash},
         "pictures": {_relative(name): digest for name, digest in provenance.picture_hashes.items()},
@@ -132,7 +133,7 @@ def read_recipe(path: Path) -> Config:
     try:
         found = json.loads(text)
         values = found["config"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its recipe is damaged ({error})", "use the run's config.toml instead") from error
     return settings.parse(values, f"the recipe of {path}")
 
@@ -149,21 +150,32 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _publishable(provenance: Provenance) -> dict[str, Any]:
-    """The settings without local paths; of the base model and its VAE, only the names remain."""
-    config = provenance.config
-    values = settings.to_values(config)
-    if config.export.private_paths:
-        return values
+def publishable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings without local paths; of the base model, its VAE and single folders of pictures only the names remain."""
     values = {section: dict(fields) if isinstance(fields, Mapping) else fields for section, fields in values.items()}
     for section, key in PRIVATE:
         values.get(section, {}).pop(key, None)
-    for source in values.get("data", {}).get("sources", []):
-        source["path"] = _name(source["path"])
-        source.pop("mask_folder", None)
+    sources = values.get("data", {}).get("sources")
+    if sources:
+        kept = ({key: value for key, value in source.items() if key != "mask_folder"} for source in sources)
+        values["data"]["sources"] = [source | {"path": _name(source["path"])} for source in kept]
     for key in {"base", "vae"} & values.get("model", {}).keys():
         values["model"][key] = _name(values["model"][key])
     return values
+
+
+def pathless(value: Any) -> Any:
+    """JSON values in which of every text that is a whole path from a root only the last part stays."""
+    if isinstance(value, Mapping):
+        return {_relative(key): pathless(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [pathless(item) for item in value]
+    return _relative(value) if isinstance(value, str) else value
+
+
+def nameless(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with numbers in place of its names."""
+    return {str(number): value for number, value in enumerate(table.values(), 1)}
 
 
 def _name(path: str) -> str:

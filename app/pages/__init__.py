@@ -1,6 +1,16 @@
 """The pages in the order of the navigation. A new page is a file and a line here."""
 
 from app.page import Page
-from app.pages import check, dataset, home, inspect, recipe, runs, samples, train
+from app.pages import check, dataset, export, home, inspect, recipe, runs, samples, train
 
-PAGES: tuple[Page, ...] = (home.PAGE, dataset.PAGE, recipe.PAGE, check.PAGE, train.PAGE, samples.PAGE, runs.PAGE, inspect.PAGE)
+PAGES: tuple[Page, ...] = (
+    home.PAGE,
+    dataset.PAGE,
+    recipe.PAGE,
+    check.PAGE,
+    train.PAGE,
+    samples.PAGE,
+    runs.PAGE,
+    inspect.PAGE,
+    export.PAGE,
+)

@@ -25,18 +25,8 @@ def keys_in(file: Path) -> list[str]:
 def test_every_key_that_the_pages_use_is_there_and_no_other():
     used = {key for file in FILES for key in keys_in(file)}
     assert used <= catalogue("en").keys()
-    families = (
-        "state.",
-        "section.",
-        "label.",
-        "runs.column.",
-        "runs.act.",
-        "inspect.path.",
-        "inspect.fact.",
-        "inspect.fault.",
-        "inspect.form.",
-        "inspect.act",
-    )
+    families = ("state.", "section.", "label.", "runs.column.", "runs.act.", "export.keep.", "export.line.")
+    families += ("inspect.path.", "inspect.fact.", "inspect.fault.", "inspect.form.", "inspect.act.", "inspect.act_text.")
     families += ("form.yes", "form.no", "dataset.leave_out", "dataset.write")
     unused = {key for key in catalogue("en").keys() - used if not key.startswith(families) and not key.endswith(".name")}
     assert not unused
