@@ -22,15 +22,14 @@ from typing import Any
 import torch
 from torch import Generator, nn
 
+from bench.fitting import fitting
 from bench.report import RESULTS, machine, write_part
 from bench.step import POCKET
-from morelora import ALGORITHMS, AdapterSet, Target
-from morelora.errors import AdapterError, FormatError
+from morelora import ALGORITHMS, AdapterSet, inject
+from morelora.errors import FormatError
 from morelora.formats import FORMS, auto, svd
 from morelora.formats.container import write
 from morelora.formats.readers import READERS, kinds
-from morelora.inject import attach, build
-from morelora.site import Site
 from morelora.weight_decompose import Axis
 from trainer.config.output import WEB_UIS
 from trainer.verify import LIMITS, OURS, verify
@@ -127,15 +126,10 @@ def models() -> dict[str, Any]:
 
 def adapted(frozen: Mapping[str, nn.Module], row: Row) -> AdapterSet:
     """The row's adapters with random values, on those layers that suit them."""
-    kind, made = ALGORITHMS[row.algorithm], {}
-    options = kind.Options(**({"rank": RANK} if "rank" in kind.Options.model_fields else {}) | row.options)
-    for name, layer in _layers(frozen).items():
-        if kind.suits(Site.of(layer)) and re.search(kind.places, name):
-            try:
-                made[name] = build(Target(name, row.algorithm, options, row.axis), layer, Generator().manual_seed(0))
-            except AdapterError:  # it is for layers of another shape
-                continue
-    adapters, generator = attach(frozen, made), Generator().manual_seed(1)
+    schema = ALGORITHMS[row.algorithm].Options
+    options = schema(**({"rank": RANK} if "rank" in schema.model_fields else {}) | row.options)
+    adapters = inject(frozen, fitting(_layers(frozen), row.algorithm, options, row.axis), Generator().manual_seed(0))
+    generator = Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in adapters.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))

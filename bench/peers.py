@@ -10,6 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bench.fitting import fitting
+from morelora import ALGORITHMS, formats, inject
+from morelora.weight_decompose import Axis
+
 LAYERS = r"attn\d\.(to_q|to_k|to_v|to_out\.0)$|ff\.net\.(0\.proj|2)$"
 """Attention and feed-forward, which every library adapts by default."""
 SERIAL = r"attn\d\.to_out\.0$|ff\.net\.2$"
@@ -51,15 +55,11 @@ def nothing(model: nn.Module, layers: list[str]) -> Trained:
     return Trained([], dict)
 
 
-def ours(algorithm: str, axis: str | None = None, **options: Any) -> Install:
+def ours(algorithm: str, axis: Axis | None = None, **options: Any) -> Install:
     def install(model: nn.Module, layers: list[str]) -> Trained:
-        from morelora import ALGORITHMS, Target, formats, inject
-        from morelora.site import Site
-
         kind = ALGORITHMS[algorithm]
-        settings = kind.Options(**options)
-        suited = [path for path in layers if kind.suits(Site.of(model.get_submodule(path)))]
-        adapters = inject({"unet": model}, [Target(f"unet.{path}", algorithm, settings, axis) for path in suited])  # type: ignore[arg-type]
+        named = {f"unet.{path}": model.get_submodule(path) for path in layers}
+        adapters = inject({"unet": model}, fitting(named, algorithm, kind.Options(**options), axis))
         form = "webui" if kind.mergeable else "sidecar"
         return Trained(adapters.parameters(), lambda: formats.encode(adapters, form).tensors)
 
@@ -165,8 +165,6 @@ def _others() -> Iterable[Form]:
 
 
 def _forms() -> Iterable[Form]:
-    from morelora import ALGORITHMS
-
     forms = [*_targets(), *_others()]
     named = {form.family for form in forms} | {"lora", "loha", "lokr"}
     yield Form("floor", "frozen model", nothing)

@@ -9,6 +9,8 @@ Rank        what the budget leaves; ranks whose gate is zero are not written.
 Parameters  ``r (m + c + 1)``, of the first rank.
 Cost        ``2 N r (m + c)`` more in the forward pass, of the first rank; ``2 r^2 (m + c)`` for the penalty.
 Export      plain LoRA, ``up diag(gate)`` and ``down``; exact.
+Use         where it is not known which layers need rank: they share a budget, which shrinks. Long trainings, since it takes steps
+            to tell.
 Source      AdaLoRA arXiv 2303.10512.
 """
 

@@ -10,6 +10,7 @@ Parameters  ``r (m + c)``, of which ``r^2`` are idle: what every block adds to `
 Cost        linear layers: ``2 N r (m + c) + N (m + c)`` more in the forward pass, by sums over blocks of ``r`` features and no
             product with ``J``; convolutions: as a LoRA of rank ``2 r``.
 Export      plain LoRA of rank ``2 r``; exact, and the zeros and ones of ``J`` are so in every precision.
+Use         twice LoRA's rank for its numbers, half of the factors being fixed; the cheapest step of the forms with a rank.
 Source      MoreLoRA (2023). The ``u`` half is MiSS, arXiv 2409.15371.
 """
 

@@ -6,6 +6,7 @@ Parameters  ``m`` for each layer with a bias, norms too; layers without one have
 Cost        one sum over the output.
 Export      ``diff_b (m)`` beside ``diff = [0]``: ComfyUI and Forge read ``diff_b`` by itself, A1111 and LyCORIS want a ``diff``,
             which they spread over the weight. On norms ``w_norm = 0``, ``b_norm``.
+Use         tone and contrast with next to no numbers; too little for a new subject.
 Source      BitFit arXiv 2106.10199.
 """
 

@@ -9,6 +9,7 @@ Cost        ``2 N m b S`` on the outputs.
 Strength    ``W + t (W' - W)`` as everywhere here; A1111, ComfyUI and LyCORIS move each stage instead, the same at 0 and 1.
 Export      ``oft_blocks (S, m/b, b, b)`` with the constraint folded in, an ``alpha`` that does not act, ``rescale``: LyCORIS,
             A1111, ComfyUI. With weight decomposition dense ``diff``.
+Use         as oft, where every output shall reach every other; for several times its operations and numbers.
 Sources     BOFT arXiv 2311.06243; LyCORIS arXiv 2309.14859.
 """
 

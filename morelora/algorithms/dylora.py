@@ -9,6 +9,7 @@ Rank        ``r``, or after the training the lowest whose loss is near the best 
 Parameters  ``r (m + c)``.
 Cost        ``2 N b (m + c)`` more in the forward pass.
 Export      plain LoRA of rank ``b``, scale ``s(b)``; exact.
+Use         one training for a file of any rank: the rank is chosen when it is over.
 Source      DyLoRA arXiv 2210.07558. kohya's scale is ``alpha / sqrt(r b)``; LyCORIS trains with ``alpha`` over the number of
             blocks and exports ``alpha / r``, which is another change.
 """

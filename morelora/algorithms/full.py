@@ -7,6 +7,7 @@ Cost        in float32 none beside the sum ``W + D``; in half precision, where t
             frozen operation once more. The optimiser's state is the heavy part: ``optimizer.galore_rank`` lowers it.
 Export      ``diff`` of the weight's shape, ``diff_b (m)``, as LyCORIS. Exact there, in A1111, Forge, ComfyUI and InvokeAI; no
             plain-LoRA form.
+Use         where nothing shall be out of reach and neither memory nor the file matters; what the others are measured by.
 Source      LyCORIS arXiv 2309.14859 (native fine-tuning).
 """
 

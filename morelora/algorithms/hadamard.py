@@ -13,6 +13,7 @@ Cost        ``2 N R (m + c)`` more in the forward pass; where that is more than 
 Export      the smallest of these exact forms: plain LoRA of rank ``R``; LoHa, both halves of the products folded into one pair
             each and the thinner filled up with zeros, of rank ``(r / k)^(k / 2)``; the change itself (``diff``), which is all
             there is with ``f``. The form ``lora`` is always plain LoRA.
+Use         high rank from few numbers: ``k`` sets the one against the other. ``nonlinear`` for a change that no small rank holds.
 Sources     MoreLoRA (2023); FedPara arXiv 2108.06098 for ``k = 2``; the factorisation: arXiv 2505.14238.
 """
 

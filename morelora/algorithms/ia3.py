@@ -7,6 +7,7 @@ Cost        one operation over the input, or two over the output.
 Export      input: a LoRA of zeros with ``dora_scale = (1 + l) * ||W||`` by column, which A1111, Forge, ComfyUI and InvokeAI
             read exactly; output: dense ``diff``, which they read too. Own tensors (sidecar form, and LyCORIS' files):
             ``weight``, ``on_input``, which ComfyUI and Forge do not read.
+Use         very few pictures: features of the base are made stronger or weaker, none is new.
 Source      Few-Shot Parameter-Efficient Fine-Tuning, arXiv 2205.05638.
 """
 

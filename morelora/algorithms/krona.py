@@ -7,6 +7,7 @@ Start       ``w1`` uniform (Kaiming), ``w2 = 0``: the unchanged model.
 Parameters  ``p q + m n k^2 / (p q)``; least where ``p q`` is near the root of ``m n k^2`` (``factor = -1``).
 Cost        by reshape, never the product: about ``1/p`` of the base layer.
 Export      a full-matrix LoKr, ``lokr_w1`` with ``s`` folded in and ``lokr_w2``; exact. Read back it is a LoKr.
+Use         a change of full rank without a rank to choose, in a small file.
 Source      KronA^B of arXiv 2212.10650.
 """
 

@@ -9,6 +9,7 @@ Parameters  ``p q + m n / (p q) + 1``.
 Cost        as KronA, and one operation over the input.
 Export      dense ``diff``, exact and as large as the weight: the sum of two Kronecker products is no LoKr. The sidecar form keeps
             ``krona_w1``, ``krona_w2``, ``krona_gamma``.
+Use         as krona, where a uniform gain of square layers is part of the change; the file is dense.
 Source      KronA^B_res of arXiv 2212.10650.
 """
 

@@ -12,6 +12,7 @@ Cost        ``2 N r^2 (m + c)`` more in the forward pass; where that is more tha
             change, which is made again for backward.
 Export      ``hada_w1_a, hada_w1_b, hada_w2_a, hada_w2_b`` (Tucker: ``hada_t1, hada_t2`` and transposed ``hada_w*_a``) with
             ``alpha = r`` and ``s`` folded into ``w1_a``; exact also as plain LoRA.
+Use         more rank for LoRA's numbers, where a LoRA's rank is what limits it; the field's own file for it.
 Sources     FedPara arXiv 2108.06098; LyCORIS arXiv 2309.14859; the factorisation: arXiv 2505.14238.
 """
 

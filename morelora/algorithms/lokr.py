@@ -9,6 +9,7 @@ Parameters  ``p q + r (m/p + n k^2 / q)``, or ``p q + m n k^2 / (p q)`` for a fu
 Cost        by reshape, never the product: ``2 N q (r n/q + r p + ...)``, about ``1/p`` of the base layer for a full ``w2``.
 Export      ``lokr_w1`` (or ``lokr_w1_a, lokr_w1_b``), ``lokr_w2`` (or ``lokr_w2_a, lokr_w2_b``), ``alpha = r`` with ``s`` folded
             into ``w1``.
+Use         the smallest files, for many adapters side by side; ``full_matrix`` where the change is to be of full rank.
 Sources     KronA arXiv 2212.10650; LyCORIS arXiv 2309.14859.
 """
 

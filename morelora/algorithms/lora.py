@@ -10,6 +10,8 @@ Parameters  ``r (m + c)``; Tucker: ``r (m + n) + r^2 k^2``; LoRA-FA: ``r m``.
 Cost        ``2 N r (m + c)`` more in the forward pass; LoRA-FA keeps ``N r`` numbers for backward instead of the input's ``N n``.
 Export      ``lora_up.weight (m, r[, 1, 1])``, ``lora_down.weight (r, n[, kh, kw])``, ``alpha``; Tucker adds
             ``lora_mid.weight (r, r, kh, kw)``. Exact in every client (Tucker: not in diffusers, which gets the folded form).
+Use         the first to try: every program reads its file, and published recipes give its rates. Convolutions (``layers =
+            "all"``) for texture; ``freeze_down`` where memory is short; a ``start`` from the weight where steps are few.
 Sources     LoRA arXiv 2106.09685; LoCon and Tucker: LyCORIS arXiv 2309.14859; rsLoRA arXiv 2312.03732; LoRA-FA
             arXiv 2308.03303.
 """

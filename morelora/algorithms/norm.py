@@ -6,6 +6,7 @@ Parameters  ``2 m`` for each norm.
 Cost        none beside the norm itself; in half precision the norm once more, so that a small change is not rounded away.
 Export      ``w_norm (m)``, ``b_norm (m)``, as LyCORIS. Exact there, in A1111, Forge, ComfyUI and InvokeAI for the UNet; ComfyUI
             and Forge have no place for norms of text encoders, which are left out unless a rule names them.
+Use         the fewest numbers: a look as a whole, or a rule beside another algorithm.
 Source      LyCORIS arXiv 2309.14859 (``train_norm``).
 """
 

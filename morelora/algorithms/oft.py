@@ -10,6 +10,7 @@ Cost        ``2 N m b`` on the outputs.
 Export      ``oft_blocks (m/b, b, b)`` with the constraint folded in and an ``alpha`` that does not act: LyCORIS, A1111, ComfyUI.
             With ``rescale`` or weight decomposition dense ``diff``, since ComfyUI reads neither right beside blocks.
             peft's OFT rotates the input: another algorithm.
+Use         what the base knows is to stay: norms and angles within a block are kept, so that it drifts little in a long training.
 Sources     OFT arXiv 2306.07280; LyCORIS arXiv 2309.14859.
 """
 

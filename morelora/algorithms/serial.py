@@ -7,6 +7,7 @@ Cost        ``4 N m r``.
 Export      it is no change of weights: it cannot be merged, and no web UI loads it. The sidecar form holds
             ``serial_down (r, m)``, ``serial_down_b (r)``, ``serial_up (m, r)``,
             ``serial_up_b (m)`` and the function, for ``morelora.load``.
+Use         pipelines in Python alone, where a nonlinear change is wanted.
 Source      Parameter-Efficient Transfer Learning for NLP, arXiv 1902.00751.
 """
 

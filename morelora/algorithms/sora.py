@@ -8,6 +8,7 @@ Rank        gates that are not zero; the others are not written.
 Parameters  ``r (m + c + 1)``.
 Cost        ``2 N r (m + c)`` more in the forward pass.
 Export      plain LoRA, ``up diag(gate)`` and ``down``; exact.
+Use         where the rank is to be found by one knob (``sparsity``) instead of a budget.
 Source      SoRA arXiv 2311.11696, equations 7 to 9; there the gate's own step is plain gradient descent
             (``optimizer.name = "torch.optim.SGD"``).
 """

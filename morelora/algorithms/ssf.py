@@ -7,6 +7,7 @@ Parameters  ``2 m`` for each layer, norms too.
 Cost        two operations over the output.
 Export      dense ``diff = (g - 1) W`` and ``diff_b = (g - 1) b + d`` (norms: ``w_norm``, ``b_norm``), exact wherever ``full`` is
             and as large; the sidecar form keeps the two vectors.
+Use         as bitfit, with a gain beside each shift; the file is dense.
 Source      Scaling & Shifting Your Features, arXiv 2210.08823.
 """
 

@@ -10,6 +10,7 @@ Parameters  ``r (m + c + 1)``, and as many frozen.
 Cost        ``4 N r (m + c)`` more in the forward pass; one singular value decomposition of each layer at the start.
 Export      plain LoRA of rank ``2 r``: ``[up diag(values) - up0 diag(values0), up0 diag(values0)]``, ``[down; down - down0]``;
             exact, and no more of the change is lost to half precision than of its own digits.
+Use         a subject from one picture or few, whose composition is not to be learnt with it.
 Source      T-LoRA arXiv 2507.05964.
 """
 

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from morelora.adapted import Adapted
-from morelora.adapter import Adapter
+from morelora.adapter import Adapter, Options
 from morelora.inject import inject
 from morelora.registry import ALGORITHMS
 from morelora.site import Site
@@ -30,8 +30,6 @@ def _product(into: Any, a: Any, b: Any, **rest: Any) -> int:
 
 IN_PLACE: dict[Any, Any] = {torch.ops.aten.addmm_: _product, torch.ops.aten.baddbmm_: _product}
 """Products that torch's own counter does not know."""
-FIELDS = ("Formula", "Rank", "Start", "Parameters", "Cost", "Export")
-"""Lines of an algorithm's docstring."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +51,19 @@ def norm_place(width: int = 640, tokens: int = 1024) -> Place:
     return Place(f"norm of {width}, {tokens} tokens", nn.LayerNorm(width), torch.randn(1, tokens, width))
 
 
-def cost_table(place: Place | None = None, rank: int = 8) -> list[dict[str, Any]]:
-    """A row for each algorithm, at ``rank`` where it has one and with its other settings as they are by default."""
+def cost_table(place: Place | None = None, rank: int | None = 8) -> list[dict[str, Any]]:
+    """A row for each algorithm, at ``rank`` where it has one (None: its default) and with its other settings as they come."""
     place = place or linear_place()
     rows = []
     for name, kind in ALGORITHMS.items():
         own = place if kind.suits(Site.of(place.layer)) else norm_place()
-        rows.append({"algorithm": name} | _cost(own, name, rank))
+        options = kind.Options() if rank is None or "rank" not in kind.Options.model_fields else kind.Options(rank=rank)
+        rows.append({"algorithm": name} | cost(own, name, options))
     return rows
 
 
-def _cost(place: Place, name: str, rank: int) -> dict[str, Any]:
-    kind = ALGORITHMS[name]
-    options = kind.Options(rank=rank) if "rank" in kind.Options.model_fields else kind.Options()
+def cost(place: Place, name: str, options: Options) -> dict[str, Any]:
+    """An algorithm's row: operations as shares of the frozen layer's."""
     model = nn.ModuleDict({"layer": place.layer.requires_grad_(False)})
     adapters = inject({"unet": model}, [Target("unet.layer", name, options)], Generator().manual_seed(0))
     layer = adapters.layers["unet.layer"]
@@ -114,7 +112,7 @@ def _numbers(layer: Adapted) -> int | None:
 
 
 def described(kind: type[Adapter]) -> dict[str, str]:
-    """An algorithm's formula, parameter count and so on, as its docstring has them; ``FIELDS`` that it has not are left out."""
+    """An algorithm's formula, parameter count and so on: the fields of its docstring by name, in their order."""
     told: dict[str, str] = {}
     current = ""
     for line in (inspect.getdoc(sys.modules[kind.__module__]) or "").splitlines():
@@ -126,4 +124,9 @@ def described(kind: type[Adapter]) -> dict[str, str]:
             told[current] += f" {line.strip()}"
         else:
             current = ""
-    return {name: told[name] for name in FIELDS if name in told}
+    return told
+
+
+def title(kind: type[Adapter]) -> str:
+    """The first line of an algorithm's docstring, without its full stop."""
+    return (inspect.getdoc(sys.modules[kind.__module__]) or "").partition("\n")[0].rstrip(".")

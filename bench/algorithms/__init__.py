@@ -1,0 +1,1 @@
+"""``python -m bench.algorithms``: docs/algorithms.md, a section on every algorithm of the registry, and its plots."""
