@@ -29,7 +29,7 @@ from morelora import ALGORITHMS, AdapterSet, inject
 from morelora.errors import FormatError
 from morelora.formats import FORMS, auto, svd
 from morelora.formats.container import write
-from morelora.formats.readers import READERS, kinds
+from morelora.formats.readers import NATIVE, READERS, kinds
 from morelora.weight_decompose import Axis
 from trainer.config.output import WEB_UIS
 from trainer.verify import LIMITS, OURS, verify
@@ -70,7 +70,7 @@ OPTIONS = {
 
 INPUT, OUTPUT = "input axis", "output axis"
 INSTEAD: dict[str, tuple[tuple[str, str], ...]] = {
-    "a1111": ((OUTPUT, "**wrong**"), ("own", "refused (s)")),
+    "a1111": ((OUTPUT, "**wrong**"), ("glora", "ignored: it reads an older order of them"), ("own", "refused (s)")),
     "forge": ((OUTPUT, "**wrong**"), ("oft", "**dropped**"), ("own", "ignored (s)")),
     "comfyui": (
         (OUTPUT, "**wrong**"),
@@ -83,6 +83,7 @@ INSTEAD: dict[str, tuple[tuple[str, str], ...]] = {
         ("lokr", "applied, but its import refuses SD 1.5 files"),
         ("oft", "refused"),
         ("bias", "refused (s)"),
+        ("glora", "refused"),
         ("own", "refused (s)"),
     ),
     "sdcpp": (
@@ -93,6 +94,7 @@ INSTEAD: dict[str, tuple[tuple[str, str], ...]] = {
         ("norm", "ignored (s)"),
         ("oft", "ignored (s)"),
         ("bias", "not tried"),
+        ("glora", "ignored (s)"),
         ("own", "ignored (s)"),
     ),
 }
@@ -202,7 +204,7 @@ def fate(reader: str, told: dict[str, Any]) -> str:
 def cell(reader: str, forms: dict[str, Any]) -> str:
     """The forms that a program reads exactly; where the default is none of them, what becomes of it; the error where measured."""
     fates = {form: fate(reader, told) for form, told in forms.items()}
-    if reader != OURS and len(fates) > 1:
+    if reader != OURS and len(fates) > 1 and not NATIVE.issuperset(forms["sidecar"]["kinds"]):
         del fates["sidecar"]
     exact = [form for form, what in fates.items() if what == "exact"]
     every = reader == OURS and len(exact) == len(forms) > 1

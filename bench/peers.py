@@ -70,13 +70,13 @@ def lycoris(kind: str, **options: Any) -> Install:
     """LyCORIS' module classes, applied one by one, which is what its wrapper does after choosing the layers."""
 
     def install(model: nn.Module, layers: list[str]) -> Trained:
-        from lycoris.modules import boft, diag_oft, dylora, full, ia3, locon, loha, lokr, norms
+        from lycoris.modules import boft, diag_oft, dylora, full, glora, ia3, locon, loha, lokr, norms
 
         logging.getLogger("LyCORIS").setLevel(logging.ERROR)
         kinds = {
             "lora": locon.LoConModule, "loha": loha.LohaModule, "lokr": lokr.LokrModule, "full": full.FullModule,
             "norm": norms.NormModule, "ia3": ia3.IA3Module, "oft": diag_oft.DiagOFTModule, "boft": boft.ButterflyOFTModule,
-            "dylora": dylora.DyLoraModule,
+            "dylora": dylora.DyLoraModule, "glora": glora.GLoRAModule,
         }  # fmt: skip
         adapters = [kinds[kind](path.replace(".", "_"), model.get_submodule(path), **options) for path in layers]
         for adapter in adapters:
@@ -161,6 +161,8 @@ def _others() -> Iterable[Form]:
     yield Form("dylora", "morelora", ours("dylora", rank=8))
     yield Form("dylora", "lycoris", lycoris("dylora", lora_dim=8, alpha=8, block_size=1))
     yield Form("tlora", "morelora", ours("tlora", rank=8))
+    yield Form("glora", "morelora", ours("glora", rank=8))
+    yield from _lycoris_and_bypass("glora", "glora", lora_dim=8, alpha=8)
     yield Form("serial", "morelora", ours("serial", rank=8), SERIAL)
 
 

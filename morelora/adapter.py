@@ -199,6 +199,10 @@ class Adapter(nn.Module):
         """``factors`` for a file: without ranks that add nothing. May wait for the device."""
         return self.factors()
 
+    def factors_of(self, weight: Tensor) -> tuple[Tensor, Tensor] | None:
+        """``thin_factors`` of the change of this frozen weight, for algorithms whose change depends on it."""
+        return self.thin_factors()
+
     def tensors(self, alpha: float) -> Tensors:
         """Its own tensors by field-standard leaf names; ``alpha`` is the one value that the file carries."""
         raise NotImplementedError
@@ -257,9 +261,13 @@ class RankAdapter(Adapter):
         return self.factors() if cost.prefers_gram(work, self.site) else None
 
     def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
+        return self.applied(x, base, self.parts(strength), gain)
+
+    def applied(self, x: Tensor, base: nn.Module, parts: tuple[Tensor, ...], gain: Tensor | None) -> Tensor:
+        """The layer's output with these factors, dropout included."""
         if self.training and any(self.options.chances):
-            return ways.run_with_dropout(self.way, x, base, self.parts(strength), gain, self.options.chances)
-        return ways.run(self.way, x, base, self.parts(strength), gain)
+            return ways.run_with_dropout(self.way, x, base, parts, gain, self.options.chances)
+        return ways.run(self.way, x, base, parts, gain)
 
 
 class Factored(RankAdapter):

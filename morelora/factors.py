@@ -50,6 +50,14 @@ def less(now: tuple[Tensor, Tensor], start: tuple[Tensor, Tensor]) -> tuple[Tens
     return torch.cat((up - up0, up0), 1), torch.cat((down, down - down0))
 
 
+def no_thicker(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors, or where they have more ranks than the matrix, the QR factors of their product."""
+    if up.shape[1] <= min(up.shape[0], down.shape[1]):
+        return up, down
+    q, r = torch.linalg.qr(up @ down)
+    return q, r
+
+
 def product_norm(up: Tensor, down: Tensor) -> Tensor:
     """``||up @ down||_F`` without the product: the square root of ``tr((up^T up)(down down^T))``."""
     return ((up.T @ up) * (down @ down.T)).sum().clamp_min(0).sqrt()

@@ -17,7 +17,7 @@ from morelora.cost import Work
 from morelora.factors import kron
 from morelora.fused import Backward, Tensors
 from morelora.site import Site
-from morelora.ways import Way, drop_ranks
+from morelora.ways import Way, again, drop_ranks
 
 
 class Kronecker(Way):
@@ -50,12 +50,12 @@ class Kronecker(Way):
         if site.groups != 1:
             return site.apply(x, site.kernel_of(self.summed(x.new_zeros(site.m, site.c), *parts)))
         if site.is_conv:
-            return self._branch_conv(x, parts, rank_dropout)
+            return self._branch_conv(x, *parts, rank_dropout=rank_dropout)
         groups = x.unflatten(-1, (self.q, -1))
         hidden = small @ (groups if right is None else groups @ right.T)
         return (drop_ranks(hidden, rank_dropout, -1) @ left.T).flatten(-2)
 
-    def _branch_conv(self, x: Tensor, parts: Tensors, rank_dropout: float = 0.0) -> Tensor:
+    def _branch_conv(self, x: Tensor, *parts: Tensor, rank_dropout: float = 0.0) -> Tensor:
         small, left, right = three(parts)
         block = left if right is None else right
         groups = x.unflatten(1, (self.q, -1)).flatten(0, 1)
@@ -70,7 +70,7 @@ class Kronecker(Way):
     def add(self, y: Tensor, x: Tensor, *parts: Tensor) -> Tensors:
         small, left, right = three(parts)
         if self.site.is_conv:
-            y.add_(self._branch_conv(x, parts))
+            y.add_(self._branch_conv(x, *parts))
         elif right is None:
             mixed = small @ self._groups(x, self.q).flatten(1)
             self._groups(y, self.p).add_(mixed.view(self.p, -1, left.shape[1]) @ left.T)
@@ -88,9 +88,9 @@ class Kronecker(Way):
         return x.reshape(-1, x.shape[-1] // groups)
 
     def backward(self, step: Backward) -> Tensors:
-        x = step.x if step.gain is None else step.x * self.site.along_input(step.gain)
         if self.site.is_conv:
-            return self._backward_conv(step, x)
+            return again(self._branch_conv, step, self.site)
+        x = step.x if step.gain is None else step.x * self.site.along_input(step.gain)
         return self._backward_full(step, x) if len(step.parts) == 2 else self._backward_low_rank(step, x)
 
     def _backward_full(self, step: Backward, x: Tensor) -> Tensors:
@@ -112,18 +112,6 @@ class Kronecker(Way):
             self._rows(step.grad_x, self.q).addmm_(g_hidden, right)
         mixed = groups_in_rows(small @ hidden, rank)
         return g_mixed @ hidden.T, (mixed.T @ grad).T, g_hidden.T @ x
-
-    def _backward_conv(self, step: Backward, x: Tensor) -> Tensors:
-        """By running the branch again: for convolutions it is cheap beside the layer."""
-        parts = tuple(part.detach().requires_grad_() for part in step.parts)
-        x = x.detach().requires_grad_(step.grad_x is not None)
-        with torch.enable_grad():
-            out = self._branch_conv(x, parts)
-        if step.grad_x is None:
-            return torch.autograd.grad(out, parts, step.grad)
-        grad_x, *grads = torch.autograd.grad(out, (x, *parts), step.grad)
-        step.grad_x.add_(grad_x)
-        return tuple(grads)
 
 
 def three(parts: Tensors) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -9,6 +9,7 @@ from morelora.algorithms.bitfit import BitFit
 from morelora.algorithms.boft import BOFT
 from morelora.algorithms.dylora import DyLoRA
 from morelora.algorithms.full import Full
+from morelora.algorithms.glora import GLoRA
 from morelora.algorithms.hadamard import Hadamard
 from morelora.algorithms.ia3 import IA3
 from morelora.algorithms.krona import KronA
@@ -43,4 +44,5 @@ ALGORITHMS: dict[str, type[Adapter]] = {
     "sora": SoRA,
     "dylora": DyLoRA,
     "tlora": TLoRA,
+    "glora": GLoRA,
 }

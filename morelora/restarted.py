@@ -23,6 +23,7 @@ from morelora import ways
 from morelora.adapter import Adapter, RankOptions
 from morelora.as_lora import AsLoRA
 from morelora.errors import AdapterError
+from morelora.factors import no_thicker
 from morelora.residual import Residual, started
 from morelora.state import copy_state
 
@@ -79,11 +80,7 @@ class Restarted(AsLoRA):
 
     def thin_factors(self) -> tuple[Tensor, Tensor]:
         """No thicker than the layer, however many the cycles: readers refuse such ranks."""
-        up, down = self.factors()
-        if up.shape[1] <= min(self.site.m, self.site.c):
-            return up, down
-        q, r = torch.linalg.qr(up @ down)
-        return q, r
+        return no_thicker(*self.factors())
 
     def _inner_factors(self) -> tuple[Tensor, Tensor]:
         found = self.inner.factors()

@@ -110,7 +110,8 @@ class AdapterConfig(BaseModel):
         description="The adapter's algorithm: lora (LoCon on convolutions), loha, lokr; krona, krona_res: whole Kronecker "
         "products; hadamard: a product of k low-rank products; additive: a sum of repeated factors; full: the whole weight's "
         "difference; bitfit: biases; ssf, ia3: scales; norm: norms; oft, boft: rotations; serial: small networks after layers; "
-        "adalora, sora: LoRA whose ranks go where they matter, or fade; dylora: of every rank at once; tlora: by noise.",
+        "adalora, sora: LoRA whose ranks go where they matter, or fade; dylora: of every rank at once; tlora: by noise; "
+        "glora: of a layer's inputs too.",
         json_schema_extra={"level": "basic"},
     )
     layers: Literal["attention", "transformer", "all"] = Field(

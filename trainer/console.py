@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from morelora.formats.container import read_metadata
-from morelora.formats.sidecar import READERS
+from morelora.formats.sidecar import ENTRY
 from trainer.data.problems import count
 from trainer.events import (
     Event,
@@ -215,10 +215,10 @@ def result_lines(run: RunDir, name: str) -> list[str]:
     is_word = any(event["event"] == "Saved" and (event["file"], event["kind"]) == (name, "embedding") for event in run.events())
     word = file if is_word else file.with_name(f"{file.stem}{EMBEDDING}.safetensors")
     sheet = [f"Before and after:  {run.before_after}"] if run.before_after.is_file() else []
-    is_sidecar = file.is_file() and READERS in read_metadata(file)
+    who = read_metadata(file).get(ENTRY) if file.is_file() else None
     adapter = [
-        "No web UI loads this file (form 'sidecar')"
-        if is_sidecar
+        f"In web UIs:  {who}"
+        if who
         else f"In A1111 or Forge, put the file into models/Lora and write in the prompt:  <lora:{file.stem}:1>",
         f'In diffusers:  import morelora; morelora.load(pipe, r"{file}")',
     ]

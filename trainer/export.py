@@ -17,7 +17,7 @@ from morelora.formats.container import write
 from morelora.formats.embedding import bundled, encode
 from morelora.formats.names import TEXT_ENCODERS
 from morelora.formats.precision import cast
-from morelora.formats.sidecar import NOTICE
+from morelora.formats.sidecar import notice
 from morelora.lowrank import Cut
 from morelora.site import NormSite
 from morelora.weight_decompose import WeightDecomposed
@@ -130,7 +130,7 @@ def _consequences(adapters: AdapterSet, encoded: Encoded) -> Iterator[str]:
     if encoded.form == "diffusers":
         yield "export.format = 'diffusers': only diffusers pipelines and morelora read this file, web UIs do not"
     if encoded.form == "sidecar":
-        yield f"export.format = 'sidecar' writes a {NOTICE}"
+        yield f"export.format = 'sidecar' writes a {notice(encoded.tensors)}"
     if encoded.form == "webui" and names != {"lora"}:
         yield "diffusers' load_lora_weights reads LoRA only: export.format = 'lora' is for it, where it is exact"
     if encoded.form == "webui" and any(getattr(adapter.options, "tucker", False) for _, adapter in adapters):

@@ -68,7 +68,7 @@ def cost(place: Place, name: str, options: Options) -> dict[str, Any]:
     adapters = inject({"unet": model}, [Target("unet.layer", name, options)], Generator().manual_seed(0))
     layer = adapters.layers["unet.layer"]
     randomise(layer.adapter)
-    factors = layer.adapter.factors()
+    factors = layer.adapter.factors_of(layer.base.weight)
     base, adapted = (_operations(place, made) for made in (place.layer, layer))
     adapters.remove()
     return {

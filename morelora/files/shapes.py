@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from morelora.algorithms.glora import in_order
 from morelora.site import NormSite, Site
 
 SPATIAL = re.compile(r"^unet\.(conv_in|conv_out|.*\.(conv1|conv2|(down|up)samplers\.\d+\.conv))$")
@@ -57,6 +58,9 @@ def site_of(name: str, tensors: Mapping[str, Tensor], family: str) -> Site | Non
     if "hada_t1" in tensors:
         kernel = tuple(tensors["hada_t1"].shape[2:])
         return _site((tensors["hada_w1_a"].shape[1], tensors["hada_w1_b"].shape[1], *kernel), has_bias)
+    if "a1.weight" in tensors:
+        own = in_order(tensors)
+        return _site((len(own["b1.weight"]), *own["b2.weight"].shape[1:]), has_bias)
     flat = _flat(tensors)
     if flat is None:
         return None

@@ -20,7 +20,7 @@ from morelora.formats import EXPORT, Encoded, encode
 from morelora.formats.container import HASH_KEY, write
 from morelora.formats.network import network_metadata
 from morelora.formats.precision import cast
-from morelora.formats.sidecar import READERS
+from morelora.formats.sidecar import ENTRY
 from morelora.inject import AdapterSet
 from morelora.lowrank import Cut
 
@@ -146,7 +146,7 @@ def kept_metadata(files: list[Opened], command: str, **told: Any) -> dict[str, s
         told: what more to tell of that.
     """
     first, *others = (opened.metadata for opened in files)
-    gone = {HASH_KEY, "sshs_legacy_hash", "modelspec.hash_sha256", EXPORT, READERS, "lora_adapter_metadata"}
+    gone = {HASH_KEY, "sshs_legacy_hash", "modelspec.hash_sha256", EXPORT, ENTRY, "lora_adapter_metadata"}
     gone |= {"morelora", "ss_output_name", "modelspec.title"} if others else set()
     kept = {
         key: value

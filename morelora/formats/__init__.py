@@ -50,7 +50,7 @@ class Encoded:
         if self.errors:
             told |= {"largest_error": self.largest_error, "errors": self.errors}
         entries = {EXPORT: json.dumps(told)}
-        return entries | {sidecar.READERS: sidecar.NOTICE} if self.form == "sidecar" else entries
+        return entries | {sidecar.ENTRY: sidecar.notice(self.tensors)} if self.form == "sidecar" else entries
 
     @property
     def statement(self) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from morelora.errors import FormatError
 from morelora.formats import dense, peft, plain, sidecar, webui
-from morelora.formats.readers import READERS, kinds, strangers, unread
+from morelora.formats.readers import READERS, kinds, unread, unread_own
 from morelora.inject import AdapterSet
 
 COMPACT = {"lora": plain.encode, "webui": webui.encode, "diffusers": peft.encode, "sidecar": sidecar.encode}
@@ -42,7 +42,7 @@ def _candidates(adapters: AdapterSet, readers: list[str]) -> Iterator[tuple[str,
             tensors: dict[str, Tensor] = encode(adapters)
         except FormatError:
             continue
-        missing = strangers(readers) if name == "sidecar" else unread(kinds(tensors), readers)
-        yield name, sum(tensor.numel() for tensor in tensors.values()), missing
+        read_not = unread_own if name == "sidecar" else unread
+        yield name, sum(tensor.numel() for tensor in tensors.values()), read_not(kinds(tensors), readers)
     if all(adapter.mergeable for _, adapter in adapters):
         yield "diff", dense.size(adapters), unread(dense.kinds(adapters), readers)

@@ -25,8 +25,8 @@ MAX_HEADER = 10_000_000
 """Bytes; the header of a large adapter has about 300,000."""
 MAX_TENSORS = 20_000
 HASH_KEY = "sshs_model_hash"
-FLAG = ".on_input"
-"""Ending of the one tensor of an adapter that LyCORIS writes as a whole number."""
+WHOLE = (".on_input", ".alpha")
+"""Endings of the tensors that LyCORIS writes as whole numbers."""
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 DAMAGED = "the file is damaged or not fully copied: copy or download it again"
 
@@ -94,7 +94,7 @@ def read(path: Path, finite: bool = True) -> tuple[dict[str, Tensor], dict[str, 
     except (SafetensorError, OSError, ValueError) as error:
         raise FormatError(f"{path} cannot be read ({error}): {DAMAGED}") from error
     for key, tensor in tensors.items():
-        if not tensor.is_floating_point() and not key.endswith(FLAG):
+        if not tensor.is_floating_point() and not key.endswith(WHOLE):
             raise FormatError(f"{path}: {key} holds {tensor.dtype}, but an adapter holds floating-point numbers")
         if finite and not torch.isfinite(tensor.float()).all():
             raise FormatError(f"{path}: {key} holds NaN or infinite values: the training that wrote it had diverged")

@@ -56,7 +56,8 @@ def low_rank_factors(adapters: AdapterSet) -> dict[str, Factors]:
     refuse_unmergeable(adapters)
     found, without = {}, {}
     for name, adapter in adapters:
-        factors = None if adapters.layers[name].changes_bias else adapter.plain.thin_factors()
+        layer = adapters.layers[name]
+        factors = None if layer.changes_bias else adapter.plain.factors_of(layer.base.weight)
         if factors is None:
             without[name] = adapter.plain
         else:

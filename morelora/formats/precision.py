@@ -30,6 +30,8 @@ PAIRS = (
     (".hada_w2_a", ".hada_w2_b"),
     (".lokr_w2_a", ".lokr_w2_b"),
     (".lokr_w2", ".lokr_w1"),
+    (".a2.weight", ".a1.weight"),
+    (".b2.weight", ".b1.weight"),
 )
 """Tensors whose product alone matters."""
 

@@ -19,15 +19,18 @@ DECOMPOSED = {f"{kind}, input axis" for kind in DECOMPOSABLE if kind != "peft"}
 
 READERS: dict[str, frozenset[str] | None] = {
     "a1111": frozenset(LYCORIS | DECOMPOSED | {"bias", "norm", "oft", "boft"}),
-    "forge": frozenset(LYCORIS | DECOMPOSED | {"bias", "norm"}),
-    "comfyui": frozenset(LYCORIS | DECOMPOSED | {"bias", "norm"}),
+    "forge": frozenset(LYCORIS | DECOMPOSED | {"bias", "norm", "glora"}),
+    "comfyui": frozenset(LYCORIS | DECOMPOSED | {"bias", "norm", "glora"}),
     "invokeai": frozenset(LYCORIS - {"lokr"} | {"norm", "lora, input axis"}),
     "sdcpp": frozenset(LYCORIS - {"lokr full"}),
-    "lycoris": frozenset(LYCORIS | {"bias", "norm", "oft", "boft", "lora, output axis", "loha, output axis"}),
+    "lycoris": frozenset(LYCORIS | {"bias", "norm", "oft", "boft", "glora", "lora, output axis", "loha, output axis"}),
     "diffusers": frozenset({"lora", "peft", "peft, output axis"}),
     "morelora": None,
 }
 """The kinds of tensors that each program reads; None for all."""
+
+NATIVE = frozenset({"glora"})
+"""Kinds that other programs read and that the sidecar form holds: the form for web UIs has the same change for more of them."""
 
 KINDS: tuple[tuple[str, str], ...] = (
     ("lokr_t2", "own"),
@@ -40,6 +43,7 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("lokr_w1", "lokr full"),
     ("w_norm", "norm"),
     ("b_norm", "norm"),
+    ("a1.weight", "glora"),
 )
 """Leaf names, the first that a module has -> its kind."""
 
@@ -81,6 +85,7 @@ def unread(found: set[str], readers: Iterable[str]) -> dict[str, set[str]]:
     return {reader: found - reads for reader, reads in known.items() if reads is not None and not found <= reads}
 
 
-def strangers(readers: Iterable[str]) -> dict[str, set[str]]:
-    """The programs that a file of our own tensors is not for, even where some of these have names that they know."""
-    return {reader: {"own"} for reader in readers if READERS[reader] is not None}
+def unread_own(found: set[str], readers: Iterable[str]) -> dict[str, set[str]]:
+    """``unread`` of a file of our own tensors, which is for no other program but of ``NATIVE`` kinds, even where some of its
+    tensors have names that they know."""
+    return unread(found, readers) if found <= NATIVE else {reader: {"own"} for reader in readers if READERS[reader] is not None}

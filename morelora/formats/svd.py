@@ -35,7 +35,7 @@ def encode(adapters: AdapterSet, cut: Cut) -> tuple[dict[str, Tensor], dict[str,
 
 def _nearest(name: str, layer: Adapted, cut: Cut) -> tuple[Factors, float]:
     """A layer's own factors where they are thin enough, else the nearest ones."""
-    exact = layer.adapter.thin_factors()
+    exact = layer.adapter.factors_of(layer.base.weight)
     if exact is not None and exact[0].shape[1] <= (cut.rank or 0) and cut == Cut(cut.rank):
         return exact, 0.0
     if exact is None:

@@ -56,6 +56,15 @@ def _krona(adapter: Any) -> Tensor:
     return adapter.options.scale * torch.einsum("ij,kl->ikjl", adapter.w1, adapter.w2)
 
 
+def _glora(adapter: Any, weight: Tensor) -> Tensor:
+    """``W + s (W a1 a2 + b1 b2)``, tap by tap."""
+    options = adapter.options
+    alpha = options.rank if options.alpha is None else options.alpha
+    scale = alpha / (options.rank**0.5 if options.rs else options.rank)
+    through = torch.einsum("mn...,nr,rk->mk...", weight, adapter.a1, adapter.a2)
+    return weight + scale * (through + (adapter.b1 @ adapter.b2).reshape(weight.shape))
+
+
 def _hadamard(adapter: Any, scale: float) -> Tensor:
     function = {"none": lambda z: z, "tanh": torch.tanh, "sigmoid": lambda z: 2 * torch.sigmoid(z) - 1}[adapter.options.nonlinear]
     product = scale
@@ -135,5 +144,6 @@ CHANGED = {
     "ia3": _ia3,
     "oft": _oft,
     "boft": _boft,
+    "glora": _glora,
 }
-"""``W'`` of the algorithms that have no rank."""
+"""``W'`` of the algorithms that have no rank, or whose change depends on the weight."""

@@ -100,6 +100,7 @@ EXTRA: dict[str, tuple[dict[str, Any], ...]] = {
     "adalora": ({"rank": 2, "alpha": 3.0, "rs": True},),
     "sora": ({"rank": 2, "alpha": 3.0, "rs": True},),
     "dylora": ({"rank": 2, "alpha": 3.0, "rs": True, "mode": "frozen"},),
+    "glora": ({"rank": 2, "alpha": 3.0, "rs": True},),
     "tlora": ({"rank": 2, "alpha": 3.0, "rs": True, "singular": "principal"},),
 }
 """Options that are worth cases of their own, by algorithm. Every algorithm of the registry is there without them."""

@@ -79,6 +79,8 @@ def expected_count(case: Case, adapter: Adapter) -> int:
         return extra + r * (m + c + 1)
     if case.algorithm in ("hadamard", "additive", "dylora"):
         return extra + r * (m + c)
+    if case.algorithm == "glora":
+        return extra + r * (2 * n + m + c)
     if case.algorithm == "loha":
         return extra + 2 * (r * (m + n) + r * r * taps if tucker else r * (m + c))
     (p, rows), (q, columns) = factorization(m, options["factor"]), factorization(n, options["factor"])

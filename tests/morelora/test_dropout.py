@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from morelora.adapted import Adapted
 from morelora.adapter import BranchOptions, RankOptions
+from morelora.algorithms.glora import GLoRA
 from morelora.algorithms.lokr import LoKr
 from morelora.errors import AdapterError
 from morelora.registry import ALGORITHMS
@@ -97,15 +100,29 @@ def subsets(layer: Adapted) -> list:
     adapter = layer.adapter
     if isinstance(adapter, LoKr):
         return [lambda x: 0 * branch(layer, x), lambda x: branch(layer, x)]
-    up, down = adapter.factors()
-    rank = down.shape[0]
+    each = list(changes_by_rank(layer))
 
     def keep(bits: int):
-        mask = torch.tensor([float(bits >> i & 1) for i in range(rank)], dtype=up.dtype)
-        delta = ((up * mask) @ down).reshape(layer.base.weight.shape)
+        delta = sum((change for i, change in enumerate(each) if bits >> i & 1), torch.zeros_like(layer.base.weight))
         return lambda x: operate(layer.base, x, delta) - operate(layer.base, x, 0 * delta)
 
-    return [keep(bits) for bits in range(2**rank)]
+    return [keep(bits) for bits in range(2 ** len(each))]
+
+
+@torch.no_grad()
+def changes_by_rank(layer: Adapted) -> Iterator[Tensor]:
+    """What each rank adds to the weight, of all that are dropped on their own."""
+    adapter, weight = layer.adapter, layer.base.weight
+    if isinstance(adapter, GLoRA):
+        for name, i in itertools.product(("a2", "b2"), range(adapter.options.rank)):
+            alone = copy.deepcopy(adapter)
+            alone.rescale(0)
+            getattr(alone, name)[i] = getattr(adapter, name)[i]
+            yield closed_delta(alone, weight)
+        return
+    up, down = adapter.factors()
+    for i in range(len(down)):
+        yield (up[:, [i]] @ down[[i]]).reshape(weight.shape)
 
 
 def test_lokr_drops_the_ranks_of_its_block() -> None:

@@ -141,6 +141,7 @@ LYCORIS: dict[str, dict[str, Any]] = {
     "dora, output axis": {"algo": "locon", "dora_wd": True, "wd_on_output": True},
     "dora over loha": {"algo": "loha", "dora_wd": True, "wd_on_output": False},
     "rslora": {"algo": "locon", "rs_lora": True},
+    "glora": {"algo": "glora"},
 }
 
 

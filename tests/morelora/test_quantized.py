@@ -18,7 +18,7 @@ from morelora.targets import AdapterConfig, Target, resolve
 from tests.morelora.grid import randomise
 from tests.morelora.model import TinyUNet
 
-ALGORITHMS = {"lora": {"rank": 2}, "loha": {"rank": 2}, "lokr": {"rank": 1, "factor": 2}}
+ALGORITHMS = {"lora": {"rank": 2}, "loha": {"rank": 2}, "lokr": {"rank": 1, "factor": 2}, "glora": {"rank": 2}}
 
 
 class Coarse(QuantizedLinear):
@@ -79,6 +79,15 @@ def test_nothing_of_the_weights_size_is_kept_for_backward(bias):
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         packed(x).sum().backward()
     assert not kept and x.grad is not None
+
+
+def test_an_adapter_that_asks_for_the_weight_does_not_keep_it_either():
+    packed, _ = pair()
+    kept: list[Tensor] = []
+    model = adapted(packed, "glora", None)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        model(torch.randn(3, 12, dtype=torch.float64, requires_grad=True)).sum().backward()
+    assert kept and all(tensor.shape != (8, 12) for tensor in kept) and model.adapter.a1.grad.any()
 
 
 def test_a_cast_keeps_the_bits():

@@ -131,7 +131,7 @@ def kept_beside_parameters(adapted: Adapted, x: Tensor) -> int:
 
 @pytest.mark.parametrize("layer", [nn.Linear(96, 64), nn.Conv2d(96, 64, 3, padding=1)], ids=["linear", "conv"])
 @pytest.mark.parametrize("axis", [None, "input"])
-@pytest.mark.parametrize("algorithm", ["lora", "loha", "lokr"])
+@pytest.mark.parametrize("algorithm", ["lora", "loha", "lokr", "glora"])
 def test_backward_keeps_the_input_and_nothing_else_of_its_size(layer: nn.Module, algorithm: str, axis: str | None) -> None:
     from morelora.registry import ALGORITHMS
     from morelora.weight_decompose import WeightDecomposed

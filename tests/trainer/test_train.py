@@ -87,6 +87,7 @@ PROCEDURES = {
 }
 """What keeps something between the steps, so that it acts before the stop and after."""
 PAIRS = [(algorithm, name) for algorithm in ("lora", "loha", "lokr") for name in ("adamw", "prodigy")]
+PAIRS += [("glora", "adamw")]
 OTHERS = [("lora", "adamw8bit"), ("lora", "schedule_free"), ("lora", "galore")]
 """State of another kind, weights that are trained apart from those given out, whole weights in a projected space."""
 

@@ -21,6 +21,7 @@ from trainer.verify import probe, verify
 
 LORA = {"layers": "all", "rank": 4, "alpha": 2.0}
 LOHA = {"layers": "all", "algorithm": "loha", "rank": 3, "alpha": 1.5}
+GLORA = {"layers": "all", "algorithm": "glora", "rank": 2, "alpha": 1.0}
 LOKR = {"layers": "all", "algorithm": "lokr", "rank": 2, "alpha": 1.0, "factor": 4}
 DORA = {"layers": "all", "rank": 4, "alpha": 2.0, "weight_decompose": True}
 DORA_OUT = DORA | {"decompose_axis": "output"}
@@ -52,6 +53,8 @@ def verdicts(
         (LOHA, "lora", {OURS, DIFFUSERS, LYCORIS}),
         (LOKR, "webui", {OURS, LYCORIS}),
         (LOKR, "lora", {OURS, DIFFUSERS, LYCORIS}),
+        (GLORA, "webui", {OURS, DIFFUSERS, LYCORIS}),
+        (GLORA, "sidecar", {OURS, LYCORIS}),
         (DORA, "webui", {OURS}),
         (DORA_OUT, "webui", {OURS, LYCORIS}),
         (LORA, "diffusers", {OURS, DIFFUSERS}),

@@ -11,9 +11,13 @@ from morelora.files.checkpoint import Checkpoint
 from morelora.files.convert import convert
 from morelora.files.opened import change_of, open_adapter
 from morelora.files.writing import Output
-from morelora.formats.container import read_metadata
+from morelora.formats import FORMS
+from morelora.formats.container import read_metadata, write
+from morelora.formats.precision import cast
 from morelora.lowrank import Cut
 from tests.morelora.files.conftest import changes, close
+from tests.morelora.formats import sd
+from tests.trainer import miniatures
 
 FULL = torch.float32
 
@@ -94,3 +98,17 @@ def test_text_entries_go_along_and_what_told_of_the_tensors_does_not(tmp_path, m
     assert found["ss_network_dim"] == "4" == found["ss_network_alpha"]
     assert json.loads(found["morelora.made"]) == {"command": "convert", "from": ["x.safetensors"], "form": "lora"}
     assert found["sshs_model_hash"] != read_metadata(path)["sshs_model_hash"]
+
+
+def test_a_change_that_depends_on_the_base_is_refused_without_it_and_becomes_a_lora_with_it(tmp_path, bases):
+    out, base = Output(tmp_path / "y.safetensors", "lora", FULL), Checkpoint.open(bases("sd1", "file"))
+    models = {name: model for name, model in miniatures.parts("sd1").items() if name != "vae"}
+    adapters = sd.trained(models, algorithm="glora", rank=2, layers="attention")
+    write(tmp_path / "x.safetensors", cast(FORMS["sidecar"](adapters), FULL), {})
+    expected = changes(adapters)
+    adapters.remove()
+    with pytest.raises(FormatError, match="depends on the base's weights: give the base model with --base"):
+        convert(open_adapter(tmp_path / "x.safetensors"), out)
+    report = convert(open_adapter(tmp_path / "x.safetensors", base), out, base)
+    assert report.error < 1e-6 and set(report.ranks) == {4} and report.errors.keys() == expected.keys()
+    assert all(close(change_of(layer), expected[name]) for name, layer in open_adapter(out.path).adapters.layers.items())

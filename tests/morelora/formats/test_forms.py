@@ -41,6 +41,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "weight_decompose": True,
     },
     "additive": {"algorithm": "additive", "rank": 3, "alpha": 1.5},
+    "glora": {"algorithm": "glora", "rank": 2, "alpha": 1.0},
+    "dora over glora": {"algorithm": "glora", "rank": 2, "alpha": 1.0, "weight_decompose": True},
     "ssf": {"algorithm": "ssf"},
     "norm": {"algorithm": "norm"},
     "ia3": {"algorithm": "ia3"},
@@ -146,6 +148,7 @@ def test_webui_form_gives_clients_our_weight(settings):
         "lokr both split",
         "hadamard",
         "additive",
+        "glora",
     ],
 )
 @torch.no_grad()
