@@ -105,12 +105,12 @@ def prepare(options: argparse.Namespace, output: Path) -> tuple[Any, dict[str, A
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from app import site
+    from app import documents, site
     from app.guard import Guard, Shelf
     from app.studio import Studio
 
     studio = Studio(output.resolve())
-    shared = [studio.output, studio.pictures.folder.resolve(), studio.files.folder.resolve()]
+    shared = [studio.output, studio.pictures.folder.resolve(), studio.files.folder.resolve(), documents.FOLDER]
     guard = Middleware(Guard, shelf=Shelf((state / "served").resolve(), shared, studio.state))
     allowed = Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(options.host, options.share))
     threading.Thread(target=studio.queue.run_forever, daemon=True).start()

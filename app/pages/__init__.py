@@ -1,7 +1,7 @@
 """The pages in the order of the navigation. A new page is a file and a line here."""
 
 from app.page import Page
-from app.pages import check, dataset, export, home, inspect, recipe, runs, samples, train
+from app.pages import check, dataset, export, guide, home, inspect, recipe, runs, samples, train
 
 PAGES: tuple[Page, ...] = (
     home.PAGE,
@@ -13,4 +13,5 @@ PAGES: tuple[Page, ...] = (
     runs.PAGE,
     inspect.PAGE,
     export.PAGE,
+    guide.PAGE,
 )
