@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ class Child:
             return process.create_time() == self.born and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
+
+    def kill(self) -> None:
+        """End it at once."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if self.lives():
+                psutil.Process(self.pid).kill()
 
 
 _KEPT: list[subprocess.Popen[bytes]] = []

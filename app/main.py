@@ -40,13 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C; returns the exit code."""
     try:
         options = parse(list(sys.argv[1:] if argv is None else argv))
-        port = free_port(options.host, options.port)
+        free_port(options.host, options.port)
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return ExitCode.INPUT
     text.Language.chosen = options.language
     page, settings = prepare(options, Path.cwd() / "runs")
-    page.launch(server_port=port, prevent_thread_lock=True, **settings)
+    port = launch(page, options, settings)
     host = LOOPBACK[0] if options.host in EVERYWHERE else options.host
     print(f"Open http://{host}:{port}   (Ctrl-C ends the server)", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
@@ -89,6 +89,18 @@ def free_port(host: str, first: int) -> int:
                     fix = "give an address of this machine, such as 127.0.0.1"
                     raise InputError(f"--host {host} cannot be listened on: {error.strerror}", fix) from error
     raise InputError(f"ports {first} to {first + PORTS_TRIED - 1} are all taken", "give another one with --port")
+
+
+def launch(page: Any, options: argparse.Namespace, settings: dict[str, Any]) -> int:
+    """Serve the page in threads of its own; returns its port. One that is taken meanwhile gives the next."""
+    port = options.port
+    while True:
+        port = free_port(options.host, port)
+        try:
+            page.launch(server_port=port, prevent_thread_lock=True, **settings)
+            return port
+        except OSError:
+            port += 1
 
 
 def prepare(options: argparse.Namespace, output: Path) -> tuple[Any, dict[str, Any]]:

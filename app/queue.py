@@ -11,13 +11,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app import children
+from app import children, errors
 from app.children import Child
 from app.store import Store, write_text
 from trainer.run import RunDir, slug
 
 SECONDS = 1.0
 """Between two looks at whether the next one can start."""
+RETRY_SECONDS = 30.0
+"""Until the next look after one that went wrong."""
 LAST_WORDS = 4000
 """Characters of a child's log that are shown."""
 
@@ -39,6 +41,10 @@ class Job:
         """Whether its process goes on."""
         return not self.waits and Child(self.pid, self.born).lives()
 
+    @property
+    def has_ended(self) -> bool:
+        return not self.waits and not self.lives()
+
 
 class Queue:
     """Jobs in ``state/queue.json``, their recipes in ``state/recipes``, words in ``state/logs``; their runs are in ``output``."""
@@ -47,6 +53,8 @@ class Queue:
         self.output, self.state = output, state
         self._store = Store(state / "queue.json")
         self._start = start
+        self.problem = ""
+        """Why the last look could start nothing, for the user; '' where all is well."""
         self._ended = threading.Event()
 
     # what is there
@@ -67,11 +75,14 @@ class Queue:
         """Whether some run goes on, also one that was started elsewhere."""
         return any(job.lives() for job in self.jobs()) or any(run.is_held() for run in self._runs())
 
+    def job(self, name: str | None) -> Job | None:
+        """A job by its name."""
+        return next((job for job in self.jobs() if job.name == name), None)
+
     def last_words(self, name: str) -> str:
         """The end of what a job's process printed; '' while it goes on, and where there is none."""
-        job = next((job for job in self.jobs() if job.name == name), None)
-        log = self.log_of(name)
-        if job is None or job.waits or job.lives() or not log.is_file():
+        job, log = self.job(name), self.log_of(name)
+        if job is None or not job.has_ended or not log.is_file():
             return ""
         return log.read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:].strip()
 
@@ -130,23 +141,40 @@ class Queue:
     # what it does by itself
 
     def tick(self) -> None:
-        """Start the next job where nothing runs."""
+        """Start the next job where nothing runs. One that cannot be written down is ended: it would be started again."""
         if self.is_paused or not self.waiting() or self.is_busy():
             return
-        with self._store.change() as kept:
-            jobs = _jobs(kept)
-            place = next((i for i, job in enumerate(jobs) if job.waits), None)
-            if place is None or any(job.lives() for job in jobs):
-                return
-            job = jobs[place]
-            child = self._start(self._words(job), self.log_of(job.name))
-            jobs[place] = replace(job, pid=child.pid, born=child.born)
-            _keep(kept, jobs)
+        child: Child | None = None
+        try:
+            with self._store.change() as kept:
+                jobs = _jobs(kept)
+                place = next((i for i, job in enumerate(jobs) if job.waits), None)
+                if place is None or any(job.lives() for job in jobs):
+                    return
+                job = jobs[place]
+                child = self._start(self._words(job), self.log_of(job.name))
+                jobs[place] = replace(job, pid=child.pid, born=child.born)
+                _keep(kept, jobs)
+        except BaseException:
+            if child is not None:
+                child.kill()
+            raise
+
+    def look(self) -> float:
+        """``tick``, and the seconds until the next one; what went wrong is kept as ``problem``."""
+        try:
+            self.tick()
+        except Exception as error:
+            self.problem = errors.words(error)
+            return RETRY_SECONDS
+        self.problem = ""
+        return SECONDS
 
     def run_forever(self) -> None:
         """Look every moment until ``close``; in a thread of its own."""
-        while not self._ended.wait(SECONDS):
-            self.tick()
+        wait = SECONDS
+        while not self._ended.wait(wait):
+            wait = self.look()
 
     def close(self) -> None:
         """Look no more. Runs go on."""

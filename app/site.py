@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.exceptions import AppError
 
+from app import errors
 from app.page import navigation
 from app.pages import PAGES
 from app.studio import Studio
@@ -27,9 +30,22 @@ KEPT = (3600, 86400)
 """Seconds: how often old copies of uploads are looked for, and how old they get."""
 
 
+class Site(gr.Blocks):
+    """Blocks that say what went wrong in a page's function, where gradio says ``Error``."""
+
+    async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
+        """As gradio's. Raises ``gr.Error`` with words for the user in place of any other error."""
+        try:
+            return await super().process_api(*given, **named)
+        except AppError:
+            raise
+        except Exception as error:
+            raise gr.Error(html.escape(errors.words(error)), print_exception=False) from error
+
+
 def build(studio: Studio) -> gr.Blocks:
     """The app over one studio."""
-    with gr.Blocks(title="MoreLoRA", analytics_enabled=False, delete_cache=KEPT) as site:
+    with Site(title="MoreLoRA", analytics_enabled=False, delete_cache=KEPT) as site:
         _fill(site, studio, 0)
     for number in range(1, len(PAGES)):
         with site.route(PAGES[number].name, f"/{PAGES[number].path}", show_in_navbar=False):

@@ -12,6 +12,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from trainer.errors import DiskError
+
 WAIT = 10.0
 """Seconds that a writer waits for another one."""
 
@@ -47,8 +49,15 @@ class Store:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file so that it is the old one or the whole new one at any moment."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that it is the old one or the whole new one at any moment. Raises ``DiskError``."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write(file, text)
+    except OSError as error:
+        raise DiskError.of(error, file) from error
+
+
+def _write(file: Path, text: str) -> None:
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,9 @@ from trainer.run import RunDir
 
 MOST_POINTS = 300
 """Points of a curve at most; more only slow the page."""
+
+LEAST_ROOM = 2**20
+"""Free bytes of a disk below which nothing can be saved there."""
 
 Event = Mapping[str, Any]
 
@@ -111,6 +115,14 @@ def state_of(events: Sequence[Event], held: bool) -> tuple[str, str]:
     if event["event"] == "Finished":
         return ("done" if event["reason"] == "done" else "stopped"), ""
     return "interrupted", "The process ended without a word. Its checkpoints are whole: go on with --resume."
+
+
+def has_no_room(run: RunDir) -> bool:
+    """Whether the run's disk is as good as full."""
+    try:
+        return shutil.disk_usage(run.path).free < LEAST_ROOM
+    except OSError:
+        return False
 
 
 def last(events: Sequence[Event], kind: str) -> Event | None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -59,9 +61,10 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
             _discard(final)
         temporary.rename(final)
         atomic.fsync(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise DiskError.of(error, f"the checkpoint of step {checkpoint.step}", "Earlier checkpoints are untouched.") from error
+        what = f"the checkpoint of step {checkpoint.step}"
+        raise DiskError.of(_of_the_system(error), what, "Earlier checkpoints are untouched.") from error
     for old in committed(folder)[keep:]:
         _discard(old)
     return final
@@ -77,6 +80,14 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     for name in (TENSORS, STATE, MANIFEST):
         atomic.fsync(folder / name)
     atomic.fsync(folder)
+
+
+def _of_the_system(error: OSError | SafetensorError) -> OSError:
+    """The error of the system that safetensors shows as one of its own, which ends with ``(os error 28)``."""
+    if isinstance(error, OSError):
+        return error
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -236,9 +236,11 @@ def _fail(error: BaseException, run: Path | None) -> int:
 
     run = run if run is not None and RunDir(run).config_file.is_file() else None
     shown = explain(error, run)
-    print(f"{_head(shown)}{shown}", file=sys.stderr)
     if run and shown.code not in (ExitCode.LOCKED, ExitCode.INTERRUPTED, ExitCode.TERMINATED):
-        RunDir(run).emit(Failed(code=int(shown.code), message=str(shown)))
+        with contextlib.suppress(OSError):  # a disk without room for this line
+            RunDir(run).emit(Failed(code=int(shown.code), message=str(shown)))
+    with contextlib.suppress(OSError):  # the screen may be a file on that disk
+        print(f"{_head(shown)}{shown}", file=sys.stderr, flush=True)
     return int(shown.code)
 
 

@@ -49,11 +49,21 @@ def explain(error: BaseException, run: Path | None) -> TrainerError:
 
 
 def keep_traceback(error: BaseException, run: Path | None) -> Path:
-    """Append the traceback to the run's log, or to a file in the temporary folder where there is no run."""
-    log = RunDir(run).log_file if run else Path(tempfile.gettempdir()) / "morelora-error.log"
-    with log.open("a", encoding="utf-8") as stream:
-        stream.write("".join(traceback.format_exception(error)))
+    """Append the traceback to the run's log, or to a file in the temporary folder where there is no run or no room in it."""
+    text = "".join(traceback.format_exception(error))
+    spare = Path(tempfile.gettempdir()) / "morelora-error.log"
+    log = RunDir(run).log_file if run else spare
+    try:
+        _append(log, text)
+    except OSError:
+        log = spare
+        _append(log, text)
     return log
+
+
+def _append(file: Path, text: str) -> None:
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(text)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ NAME-embedding.safetensors``
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -143,9 +144,16 @@ class RunDir:
         return file.relative_to(self.path).as_posix()
 
     def emit(self, event: Event) -> None:
-        """Append one line to ``events.jsonl``."""
-        with self.events_file.open("a", encoding="utf-8") as stream:
-            stream.write(event.to_json() + "\n")
+        """Append one line to ``events.jsonl``, whole or not at all: a half one would swallow the next."""
+        line = f"{event.to_json()}\n".encode()
+        with self.events_file.open("ab", buffering=0) as stream:
+            before = stream.seek(0, os.SEEK_END)
+            try:
+                while line:
+                    line = line[stream.write(line) :]
+            except OSError:
+                stream.truncate(before)
+                raise
 
     def events(self) -> list[dict[str, Any]]:
         """All whole lines written so far; a line torn by a crash is left out."""

@@ -20,7 +20,7 @@ from trainer.data.looks import Known, Watch
 from trainer.data.sources import labels
 from trainer.duration import settle_steps, steps_note
 from trainer.embedding import init_rows
-from trainer.errors import ExitCode, InputError, StoppedError
+from trainer.errors import DiskError, ExitCode, InputError, StoppedError
 from trainer.estimate import estimate, notes, refuse_hopeless, sample_of
 from trainer.events import Event, Finished, Linted, Started, Warned
 from trainer.keeper import Keeper
@@ -189,6 +189,9 @@ class _Run:
                     raise
             return self.run.path
         except Exception as error:
+            if not self.run.config_file.is_file():
+                what = f"{self.run.path} was deleted or moved while the run went on"
+                raise DiskError(what, "put it back and go on with --resume, or start the run again") from error
             error.run_path = self.run.path  # type: ignore[attr-defined]  # so that whoever reports it knows the folder
             raise
         finally:

@@ -13,6 +13,7 @@ from app.draft import leaves
 from app.page import QUIET, WORKING, Page, link, note
 from app.pages.samples import at
 from app.parts.chart import Series, chart
+from app.parts.status import cannot_start
 from app.parts.strip import Row, grid
 from app.studio import Studio
 from app.text import say
@@ -82,9 +83,9 @@ class RunsPage:
         ended = [each.name for each in known if each not in jobs]
         lines = [(each.name, say("state.waiting") if each.waits else say("state.running")) for each in jobs]
         names = [each.name for each in jobs] + ended
-        paused = note(say("runs.paused"), "warn") if is_paused else ""
+        hindered = cannot_start(self.studio.queue) + (note(say("runs.paused"), "warn") if is_paused else "")
         return [
-            paused + (table(lines) if lines else note(say("runs.empty"))),
+            hindered + (table(lines) if lines else note(say("runs.empty"))),
             gr.update(choices=names, value=job if job in names else next(iter(names), None)),
             gr.update(value=say(f"runs.act.{'go_on' if is_paused else 'pause'}")),
             self.listed(search),

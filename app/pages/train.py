@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import html
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from app import diagnostics
+from app import diagnostics, watch
 from app.page import QUIET, Page, asked_run, note
 from app.parts.chart import Series, chart
-from app.parts.status import status
+from app.parts.status import cannot_start, status
+from app.parts.strip import download, picture, row
+from app.queue import Job
 from app.studio import Studio
 from app.text import say
 from app.watch import View
 
 REFRESH_SECONDS = 1.5
 LOG_LINES = 40
-PICTURE_BUTTONS: Any = ["download", "fullscreen"]
 LAST_LINES = 12
 """Of the log, that stand beside what went wrong."""
 COPY = "(text) => { if (text && navigator.clipboard) navigator.clipboard.writeText(text).catch(() => null); }"
@@ -72,7 +74,10 @@ def ask(studio: Studio, what: str, name: str | None) -> None:
 
 
 def live_parts() -> list[Any]:
-    """The components of ``updates``, in its order."""
+    """The components of ``updates``, in its order.
+
+    Pictures and files are links: gradio's own components copy each into a folder, at every change and where there is no room.
+    """
     heading = {"visible": False, "padding": False}
     parts = [gr.HTML(elem_id="status")]
     with gr.Row():
@@ -82,13 +87,13 @@ def live_parts() -> list[Any]:
             gr.Button(say("train.save"), size="sm", visible=False, elem_id="save"),
             gr.Button(say("train.resume"), size="sm", visible=False, elem_id="resume"),
             gr.Button(say("train.diagnostics"), size="sm", visible=False, elem_id="diagnostics"),
-            gr.DownloadButton(say("train.download"), visible=False, variant="primary", size="sm", elem_id="download"),
+            gr.HTML(visible=False, padding=False, elem_id="download"),
         ]
     parts += [
         gr.HTML(**heading),
-        gr.Image(show_label=False, visible=False, interactive=False, type="filepath", buttons=PICTURE_BUTTONS, elem_id="sheet"),
+        gr.HTML(visible=False, padding=False, elem_id="sheet"),
         gr.HTML(**heading),
-        gr.Gallery(show_label=False, columns=6, visible=False, buttons=PICTURE_BUTTONS, elem_id="pictures"),
+        gr.HTML(visible=False, padding=False, elem_id="pictures"),
         gr.HTML(visible=False, padding=False, elem_id="curves"),
     ]
     with gr.Accordion(say("train.log"), open=False):
@@ -98,47 +103,50 @@ def live_parts() -> list[Any]:
 
 def updates(studio: Studio, name: str | None) -> list[dict[str, Any]]:
     """New properties of status, buttons, sheet, pictures, curves and log; empty ones are hidden."""
-    view, words = studio.runs.view(name), studio.queue.last_words(name) if name else ""
+    view, job, lines = studio.runs.view(name), studio.queue.job(name), log(studio, name)
     when = say("train.base_pictures") if view.preview_step == 0 else say("train.pictures", step=view.preview_step)
-    drawn = curves(view)
     return [
-        {"value": state(studio, name, view, words)},
+        {"value": state(studio, name, view, lines)},
         {"visible": view.state == "running"},
         {"visible": view.state == "running"},
         {"visible": view.state == "running"},
-        {"visible": view.can_go_on and not any(job.name == name and (job.waits or job.lives()) for job in studio.queue.jobs())},
-        {"visible": is_broken(view, words)},
-        _file(view.file),
+        {"visible": view.can_go_on and (job is None or job.has_ended)},
+        {"visible": is_broken(view, job)},
+        _shown(download(view.file, say("train.download")) if view.file else ""),
         _heading(say("train.before_after"), view.before_after is not None),
-        _file(view.before_after),
+        _shown(picture(view.before_after, say("train.before_after"))),
         _heading(when, bool(view.previews)),
-        {"value": [str(file) for file in view.previews], "visible": bool(view.previews)},
-        {"value": drawn, "visible": bool(drawn)},
-        {"value": f"<pre class='log'>{html.escape(log(studio, name))}</pre>"},
+        _shown(row(view.previews, when)),
+        _shown(curves(view)),
+        {"value": f"<pre class='log'>{html.escape(lines)}</pre>"},
     ]
 
 
-def state(studio: Studio, name: str | None, view: View, words: str) -> str:
-    """The status, or why there is none."""
-    if view.state == "none" and not words:
-        waits = any(job.name == name and job.waits for job in studio.queue.jobs())
-        if name:
-            return note(say("train.waiting") if waits else say("state.starting"))
-        return note(say("train.none"))
-    lines = log(studio, name, LAST_LINES) if is_broken(view, "") else ""
-    last = f"<h3>{html.escape(say('train.last_lines'))}</h3><pre class='log'>{html.escape(lines)}</pre>" if lines else ""
-    return status(view, words) + last
+def state(studio: Studio, name: str | None, view: View, lines: str) -> str:
+    """The status, or why there is none; beside what went wrong the last of the log's ``lines``."""
+    job = studio.queue.job(name)
+    if view.state == "none":
+        if job is not None and job.has_ended:
+            return status(view, studio.queue.last_words(job.name) or say("train.no_words"))
+        if job is not None and job.waits:
+            return note(say("train.waiting")) + cannot_start(studio.queue)
+        return note(say("state.starting") if name else say("train.none"))
+    if not is_broken(view, job):
+        return status(view)
+    run, short = studio.runs.folder(name), "\n".join(lines.splitlines()[-LAST_LINES:])
+    room = note(say("train.full_disk"), "bad") if run and watch.has_no_room(run) else ""
+    last = f"<h3>{html.escape(say('train.last_lines'))}</h3><pre class='log'>{html.escape(short)}</pre>" if short else ""
+    return status(view) + room + last
 
 
-def is_broken(view: View, words: str) -> bool:
+def is_broken(view: View, job: Job | None) -> bool:
     """Whether the run ended otherwise than it should have."""
-    return view.state in ("failed", "interrupted") or (view.state == "none" and bool(words))
+    return view.state in ("failed", "interrupted") or (view.state == "none" and job is not None and job.has_ended)
 
 
 def diagnosis(studio: Studio, name: str | None) -> Any:
     """What to copy of a run."""
-    view, words = studio.runs.view(name), studio.queue.last_words(name) if name else ""
-    text = diagnostics.report(studio.runs.folder(name), view, log(studio, name) or words)
+    text = diagnostics.report(studio.runs.folder(name), studio.runs.view(name), log(studio, name))
     return gr.update(value=text, visible=True)
 
 
@@ -153,17 +161,18 @@ def curves(view: View) -> str:
 def log(studio: Studio, name: str | None, lines: int = LOG_LINES) -> str:
     """The last lines of the run's log, or of what its process printed."""
     run = studio.runs.folder(name)
-    files = [
-        file for file in (run.log_file if run else None, studio.queue.log_of(name) if name else None) if file and file.is_file()
-    ]
-    return tail(files[0], lines) if files else ""
+    files = ([run.log_file] if run else []) + ([studio.queue.log_of(name)] if name else [])
+    return next((text for file in files if (text := tail(file, lines)) is not None), "")
 
 
-def tail(file: Path, lines: int) -> str:
-    """The last lines of a text file, of which only the end is read."""
-    with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - 200 * lines))
-        text = stream.read().decode("utf-8", errors="replace")
+def tail(file: Path, lines: int) -> str | None:
+    """The last lines of a text file, of which only the end is read; None where there is no such file."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 200 * lines))
+            text = stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return None
     return "\n".join(text.splitlines()[-lines:])
 
 
@@ -171,5 +180,5 @@ def _heading(text: str, visible: bool) -> dict[str, Any]:
     return {"value": f"<h3>{html.escape(text)}</h3>", "visible": visible}
 
 
-def _file(path: Path | None) -> dict[str, Any]:
-    return {"value": str(path) if path else None, "visible": path is not None}
+def _shown(text: str) -> dict[str, Any]:
+    return {"value": text, "visible": bool(text)}

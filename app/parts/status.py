@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 
+from app.page import note
+from app.queue import RETRY_SECONDS, Queue
 from app.text import say
 from app.watch import View
 
@@ -49,3 +51,9 @@ def details(view: View) -> list[str]:
     if plan:
         lines.append(say("status.pictures", pictures=plan["pictures"], dropped=plan["dropped"], device=plan["device"]))
     return lines + [say("status.read_back", check=check) for check in view.checks]
+
+
+def cannot_start(queue: Queue) -> str:
+    """Why nothing is started, where something should be."""
+    told = say("runs.cannot_start", seconds=round(RETRY_SECONDS))
+    return note(f"{told}\n{queue.problem}", "bad") if queue.problem else ""

@@ -36,6 +36,16 @@ def strip(pictures: Sequence[tuple[str, Path]]) -> str:
     return f"<div class='strip'>{''.join(figures)}</div>"
 
 
+def row(files: Sequence[Path], alt: str) -> str:
+    """Pictures beside each other without names; '' where there are none."""
+    return f"<div class='strip'>{''.join(picture(file, alt) for file in files)}</div>" if files else ""
+
+
+def download(file: Path, text: str) -> str:
+    """A link that saves a file of a run."""
+    return f"<a class='download' href='{html.escape(address(file))}' download>{html.escape(text)}</a>"
+
+
 def _cells(row: Row) -> str:
     return "".join(f"<td>{picture(file, row.name)}</td>" for file in row.files)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,9 @@ import psutil
 import pytest
 
 from app.children import Child
-from app.queue import Queue
-from trainer.errors import InputError
+from app.parts.status import cannot_start
+from app.queue import RETRY_SECONDS, SECONDS, Queue
+from trainer.errors import DiskError, InputError
 from trainer.run import RunDir
 
 ENDED = Child(2**22 + 1, 1.0)
@@ -155,3 +158,46 @@ def test_a_stop_is_a_file_in_a_run_and_nowhere_else(queue):
         queue.request_stop(name)
     assert RunDir(queue.output / "one").stop_requested()
     assert [path.name for path in queue.output.iterdir()] == ["one"] and not (queue.output.parent / "stop").exists()
+
+
+def test_what_cannot_be_started_is_told_and_tried_again_later_and_the_thread_goes_on(queue, starter, monkeypatch):
+    def full(words: list[str], log: Path) -> Child:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(log))
+
+    queue.add("", "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "_start", full)
+        assert queue.look() == RETRY_SECONDS > 10, "not each second"
+        assert "one.log cannot be written: No space left" in queue.problem and "free some space" in queue.problem
+        assert "cannot be started" in cannot_start(queue) and names(queue) == ["one"]
+    assert queue.look() == SECONDS and queue.problem == cannot_start(queue) == "" and starter.words
+
+
+def test_a_start_that_cannot_be_written_down_is_taken_back(queue, starter, monkeypatch):
+    def full(file: Path, text: str) -> None:
+        raise DiskError("full")
+
+    queue.add("", "one")
+    with monkeypatch.context() as patch:
+        patch.setattr("app.store.write_text", full)
+        queue.look()
+        assert queue.problem == "full" and starter.processes[0].wait(10) == -signal.SIGKILL
+    assert names(queue) == ["one"]
+    queue.look()
+    assert len(starter.processes) == 2 and queue.is_busy()
+
+
+def test_the_thread_outlives_any_error(queue, monkeypatch):
+    looks = []
+
+    def tick() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            queue.close()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(queue, "tick", tick)
+    monkeypatch.setattr("app.queue.SECONDS", 0.01)
+    monkeypatch.setattr("app.queue.RETRY_SECONDS", 0.01)
+    queue.run_forever()
+    assert len(looks) == 3 and "ZeroDivisionError" in queue.problem

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint, committed, load_newest, save
@@ -97,6 +98,17 @@ def test_a_failure_at_any_call_leaves_a_whole_checkpoint(tmp_path, monkeypatch, 
         if not was_reached:
             return
     pytest.fail("the save never passed")
+
+
+def test_a_full_disk_that_safetensors_hides_in_an_error_of_its_own_is_told(tmp_path, monkeypatch):
+    def full(*given: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    save(tmp_path, make(1), keep=1)
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(DiskError, match="step 2 cannot be written: No space left on device\n.*\n.*free some space, then go on"):
+        save(tmp_path, make(2), keep=1)
+    assert load_newest(tmp_path)[0].step == 1 and not list(tmp_path.glob(".tmp-*"))
 
 
 def test_leftovers_are_swept(tmp_path):

@@ -105,6 +105,17 @@ def test_each_failure_has_its_exit_code_and_one_message(failing, capsys, error, 
     assert not run.log_file.exists()
 
 
+def test_a_failure_that_no_event_can_be_written_of_ends_with_its_message(failing, capsys, monkeypatch):
+    def full(self: RunDir, event: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    failing(DiskError("the checkpoint of step 3 cannot be written", "free some space"))
+    monkeypatch.setattr(RunDir, "emit", full)
+    assert cli.main(["--name", "x"]) == 6
+    shown = capsys.readouterr().err
+    assert "step 3 cannot be written" in shown and "Traceback" not in shown
+
+
 def test_a_fault_of_ours_keeps_its_traceback_in_the_log(failing, capsys):
     run = failing(ZeroDivisionError("division by zero"))
     assert cli.main(["--name", "x"]) == 1

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from trainer import run
 from trainer.errors import LockedError
+from trainer.events import Warned
 from trainer.run import RunDir
 
 
@@ -33,3 +38,27 @@ def test_a_held_folder_is_refused_after_a_while(tmp_path, monkeypatch):
     with pytest.raises(LockedError, match="another process is working"):
         RunDir(tmp_path).lock()
     holder.unlock()
+
+
+def test_an_event_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    """On a disk that takes the first half of a line and then is full."""
+    run = RunDir(tmp_path)
+    run.emit(Warned("first"))
+    before = run.events_file.read_bytes()
+    room = [5]
+
+    class Full(io.FileIO):
+        def write(self, data):
+            size = min(room[0], len(data))
+            if not size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            room[0] -= size
+            return super().write(bytes(data)[:size])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda self, mode, **more: Full(self, mode))
+        with pytest.raises(OSError, match="No space left"):
+            run.emit(Warned("second"))
+    assert run.events_file.read_bytes() == before
+    run.emit(Warned("third"))
+    assert [event["message"] for event in run.events()] == ["first", "third"]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from tests.trainer import tiny
 from trainer import checkpoint, loop, objective, settings
-from trainer.errors import ExitCode, InputError, LockedError, NonFiniteError, StoppedError
+from trainer.errors import DiskError, ExitCode, InputError, LockedError, NonFiniteError, StoppedError
 from trainer.events import Event, Finished, Linted, Preview, Saved, Started, Step, Warned
 from trainer.run import RunDir
 from trainer.train import resume, train
@@ -456,3 +456,13 @@ def test_steps_by_the_number_of_pictures_are_said_and_made(inputs, tmp_path):
     assert any("1 x 4 pictures" in note for note in plan["notes"])
     assert settings.load(path / "config.toml").train.steps == 0
     resume(path, listener=lambda event: None)
+
+
+def test_a_run_whose_folder_is_taken_away_says_so(inputs, tmp_path):
+    def taken(event: Event) -> None:
+        if isinstance(event, Step):
+            shutil.rmtree(tmp_path / "tiny")
+
+    with pytest.raises(DiskError, match="tiny was deleted or moved while the run went on\n.*start the run again"):
+        run(inputs, tmp_path, taken)
+    assert not (tmp_path / "tiny").exists()

@@ -7,7 +7,9 @@ import inspect
 import gradio as gr
 import pytest
 
+from app.page import address
 from app.pages import train
+from tests.app.test_queue import ENDED
 from trainer.events import Failed, Preview, Saved, Started, Step
 from trainer.run import RunDir
 
@@ -39,7 +41,8 @@ def test_a_run_in_its_course(studio, run):
     assert "step 2 of 4" in status["value"] and not go_on["visible"]
     assert all(button["visible"] for button in (stop, sample, save))
     assert not diagnose["visible"] and not file["visible"] and not sheet["visible"] and not log["value"].count("Error")
-    assert pictures["value"] == [str(run.preview_file(0, 0))] and heading["value"] == "<h3>Pictures of the base model</h3>"
+    assert pictures["value"].count("<img") == 1 and address(run.preview_file(0, 0)) in pictures["value"]
+    assert heading["value"] == "<h3>Pictures of the base model</h3>"
     assert curves["value"].count("polyline") >= 1 and "step 2: checkpoint" in curves["value"]
     run.unlock()
     interrupted = train.updates(studio, "one")
@@ -74,3 +77,26 @@ def test_a_job_without_a_folder_waits_or_shows_its_last_words(studio):
     studio.queue.add("", "next")
     assert "It starts when" in train.updates(studio, "next")[0]["value"]
     assert "Nothing has been trained yet" in train.updates(studio, None)[0]["value"]
+
+
+def test_a_job_that_ended_without_a_folder_and_without_a_word_is_no_run_that_gets_ready(studio, monkeypatch):
+    studio.queue.add("", "next")
+    monkeypatch.setattr(studio.queue, "_start", lambda words, log: ENDED)
+    studio.queue.tick()
+    status, *_ = shown = train.updates(studio, "next")
+    assert "ended without a word" in status["value"] and "What to do" in status["value"] and shown[5]["visible"]
+
+
+def test_a_run_that_was_cut_off_on_a_full_disk_says_so(studio, run, monkeypatch):
+    assert "The disk is full" not in train.updates(studio, "one")[0]["value"]
+    monkeypatch.setattr("app.watch.LEAST_ROOM", 2**62)
+    assert "The disk is full" in train.updates(studio, "one")[0]["value"]
+
+
+def test_a_broken_runs_log_is_read_once_a_look(studio, run, monkeypatch):
+    run.emit(Failed(2, "no room"))
+    run.log_file.write_text("the end")
+    read = []
+    monkeypatch.setattr(train, "tail", lambda file, lines: read.append(file) or "the end")
+    status, *_, log = train.updates(studio, "one")
+    assert read == [run.log_file] and "the end" in status["value"] and "the end" in log["value"]
