@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """MoreLoRA: style files for Stable Diffusion from a few pictures. Standard library only: it installs what it needs.
 
-  python3 launch.py                                 the browser page (options: --host --port --auth --share --language)
+  python3 launch.py                                 the browser page (options: --host --port --auth --share --folder --language)
   python3 launch.py --preset pocket-loha            a shipped example, from pictures to file
   python3 launch.py --images DIR --base MODEL_DIR --name NAME --trigger WORD [--set key=value ...]
   python3 launch.py --dry-run --preset ...          say what would be trained
@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-BROWSER_OPTIONS = ("--host", "--port", "--auth", "--share", "--language")
+BROWSER_OPTIONS = ("--host", "--port", "--auth", "--share", "--folder", "--language")
 WORKERS = ("-n", "2", "--dist", "loadfile")
 """How the whole suite is run: a test file at a time on each of two processes."""
 ENVIRONMENT = {

@@ -14,6 +14,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from app.places import Places
+
 ANSWERS = "trainer.answers"
 TIMEOUT = 120.0
 
@@ -23,9 +25,13 @@ class Refused(Exception):  # noqa: N818
 
 
 class Desk:
-    """Asks the process beside this one. Safe for several threads; questions are answered one after the other."""
+    """Asks the process beside this one. Safe for several threads; questions are answered one after the other.
 
-    def __init__(self) -> None:
+    ``places`` are what a question may lead to.
+    """
+
+    def __init__(self, places: Places | None = None) -> None:
+        self._places = places or Places()
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
 
@@ -33,8 +39,12 @@ class Desk:
         """What ``trainer.answers.QUESTION(*given)`` returns.
 
         Raises:
-            Refused: it raised an error that is meant for the user, took too long, or its process died twice.
+            Refused: it raised an error that is meant for the user, took too long, its process died twice, or it leads to a
+                file that a page may not read.
         """
+        closed = self._places.closed(given)
+        if closed:
+            raise Refused(closed)
         try:
             refused, answer = self._answer(question, given, timeout)
         except BrokenProcessPool:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.text import say
 
 SERVED = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".safetensors")
 """Endings of files in the shared folders that a page may show or offer."""
@@ -27,6 +29,7 @@ LONGEST_SHOWN = 200
 READING = ("GET", "HEAD", "OPTIONS")
 """What another site's page may send here without harm; with other methods its browser names it, and it is refused."""
 UPLOADS = ("/gradio_api/upload", "/gradio_api/upload/")
+CALLS = ("/gradio_api/queue/join", "/gradio_api/queue/join/")
 FILE = re.compile(r"/gradio_api/file[=/](.*)$", re.DOTALL)
 NOT_OURS = re.compile(r"/monitoring|/gradio_api/(api|call|deep_link|dev|process_recording|proxy=|run|stream|undo-vibe|vibe)")
 """Routes of gradio's that no page uses: calls beside the queue, fetching from other hosts, recordings, statistics, its hub."""
@@ -66,7 +69,11 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
+        begun = False
+
         async def told(message: Message) -> None:
+            nonlocal begun
+            begun = True
             if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
                 log.warning("%s %r: %s", scope["method"], scope["path"][:LONGEST_SHOWN], message["status"])
             await send(message)
@@ -74,8 +81,13 @@ class Guard:
         refused = self.refused(scope)
         if refused is not None:
             await PlainTextResponse(refused.phrase, refused)(scope, receive, told)
-        else:
+            return
+        try:
             await self.app(scope, limited(scope, receive), told)
+        except KeyError:  # gradio looks a function up by the number in the request and bears no other
+            if begun or scope["path"] not in CALLS:
+                raise
+            await JSONResponse({"detail": say("error.old_page")}, HTTPStatus.NOT_FOUND)(scope, receive, told)
 
     def refused(self, scope: Scope) -> HTTPStatus | None:
         """Why a request is not let through; None where it is."""

@@ -62,17 +62,30 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=PORT, help="first port to try")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for a name and a password")
     parser.add_argument("--share", action="store_true", help="also a public address, through gradio's servers")
+    parser.add_argument(
+        "--folder", metavar="DIR", type=Path, action="append", default=[],
+        help="with --host or --share: a folder of this machine that the page may read; may be repeated",
+    )  # fmt: skip
     known = text.languages()
     parser.add_argument("--language", choices=known, default=text.usual(), help="of the page; else the machine's, or English")
     options = parser.parse_args(argv)
     user, _, password = (options.auth or "").partition(":")
     if options.auth is not None and not (user and password):
         raise InputError("--auth is not of the form user:password", "write for example  --auth anna:a-long-password")
-    if (options.share or options.host not in LOOPBACK) and not options.auth:
+    if is_shared(options) and not options.auth:
         what = "--share" if options.share else f"--host {options.host}"
         raise InputError(f"{what} lets others reach this page", "add  --auth user:password")
+    lost = next((folder for folder in options.folder if not folder.is_dir()), None)
+    if lost is not None:
+        raise InputError(f"--folder {lost} is no folder", "give a folder of this machine with pictures or base models")
     options.auth = (user, password) if options.auth else None
+    options.folder = [folder.resolve() for folder in options.folder] if is_shared(options) else None
     return options
+
+
+def is_shared(options: argparse.Namespace) -> bool:
+    """Whether others can reach the page, so that it may read only what is meant for it."""
+    return options.share or options.host not in LOOPBACK
 
 
 def free_port(host: str, first: int) -> int:
@@ -121,7 +134,8 @@ def prepare(options: argparse.Namespace, output: Path) -> tuple[Any, dict[str, A
     from app.guard import Guard, Shelf
     from app.studio import Studio
 
-    studio = Studio(output.resolve())
+    folders = None if options.folder is None else [*options.folder, state / "served"]
+    studio = Studio(output.resolve(), folders)
     shared = [studio.output, studio.pictures.folder.resolve(), studio.files.folder.resolve(), documents.FOLDER]
     guard = Middleware(Guard, shelf=Shelf((state / "served").resolve(), shared, studio.state))
     allowed = Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(options.host, options.share))

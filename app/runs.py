@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from app import watch
+from app.draft import leaves
 from app.watch import Samples, View
+from trainer import presets
+from trainer.errors import InputError
 from trainer.run import RunDir
 
 
@@ -29,6 +32,7 @@ class Runs:
     def __init__(self, output: Path) -> None:
         self.output = output
         self._feeds: dict[str, Feed] = {}
+        self._recipes: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -51,6 +55,21 @@ class Runs:
         run = self.folder(name)
         return watch.samples(run, self.events(run)) if run else Samples()
 
+    def recipe(self, name: str) -> dict[str, Any]:
+        """A run's settings by dotted path, read again only where the file is another one; none where it cannot be read."""
+        run = self.folder(name)
+        try:
+            status = run.config_file.stat() if run else None
+        except OSError:
+            status = None
+        if run is None or status is None:
+            return {}
+        identity = (status.st_mtime_ns, status.st_size)
+        kept = self._recipes.get(name)
+        if kept is None or kept[0] != identity:
+            kept = self._recipes[name] = (identity, _recipe(run))
+        return kept[1]
+
     def events(self, run: RunDir) -> list[dict[str, Any]]:
         """All whole lines so far. A file that was written anew, as by a resumed run, is read anew."""
         with self._lock:
@@ -69,6 +88,13 @@ class Runs:
             feed.offset += len(whole) + len(newline)
             feed.events += [event for line in whole.splitlines() if (event := _event(line))]
             return list(feed.events)
+
+
+def _recipe(run: RunDir) -> dict[str, Any]:
+    try:
+        return dict(leaves(presets.load(str(run.config_file))))
+    except InputError:
+        return {}
 
 
 def _is_run(path: Path) -> bool:

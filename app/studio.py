@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from app.desk import Desk, Refused
 from app.draft import Draft
 from app.files import FILES, Files
 from app.pictures import DATASETS, Pictures
+from app.places import Places
 from app.queue import Queue
 from app.runs import Runs
 
@@ -22,16 +24,18 @@ LONGEST_SECONDS = 1800.0
 
 
 class Studio:
-    """One for the server; every page is handed it."""
+    """One for the server; every page is handed it. ``folders`` are what it may read beside its own; None opens all."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, folders: Sequence[Path] | None = None) -> None:
         self.output = output
         self.state = output / STATE
         self.state.mkdir(parents=True, exist_ok=True)
         self.runs = Runs(output)
         self.queue = Queue(output, self.state)
         self.draft = Draft(self.state / "draft.json")
-        self.desk = Desk()
+        own = (output, output.parent / DATASETS, output.parent / FILES)
+        self.places = Places(None if folders is None else [*own, *folders])
+        self.desk = Desk(self.places)
         self.pictures = Pictures(output.parent / DATASETS, self.draft, self.desk)
         self.files = Files(output.parent / FILES, self.desk.ask, self.apart)
 
@@ -72,7 +76,7 @@ class Studio:
 
     def apart(self, question: str, *given: Any) -> Any:
         """Ask a process of its own that ends with the answer, so that no model stays in memory. Raises ``Refused``."""
-        desk = Desk()
+        desk = Desk(self.places)
         try:
             return desk.ask(question, *given, timeout=LONGEST_SECONDS)
         finally:

@@ -56,9 +56,12 @@ class View:
 
 @dataclass(frozen=True)
 class Samples:
-    """The pictures of all previews: step and files in the order of steps, the newest of a step; ``prompts`` of the last one."""
+    """The pictures of all previews: step and files in the order of steps, the newest of a step; ``prompts`` of the last one.
 
-    steps: tuple[tuple[int, tuple[Path, ...]], ...] = ()
+    A file that is no longer there is None: the others stay at their prompts.
+    """
+
+    steps: tuple[tuple[int, tuple[Path | None, ...]], ...] = ()
     prompts: tuple[str, ...] = ()
 
     @property
@@ -99,8 +102,8 @@ def look(run: RunDir, events: Sequence[Event]) -> View:
 def samples(run: RunDir, events: Sequence[Event]) -> Samples:
     """Every preview's pictures, of which each is looked for on the disk: for the pages that show them, not for every look."""
     previews = [event for event in events if event["event"] == "Preview"]
-    found = {event["step"]: tuple(existing(run, event["files"])) for event in previews}
-    steps = tuple(sorted((step, files) for step, files in found.items() if files))
+    found = {event["step"]: tuple(placed(run, event["files"])) for event in previews}
+    steps = tuple((step, found[step]) for step in sorted(found) if any(found[step]))
     return Samples(steps, tuple(previews[-1].get("prompts", ())) if previews else ())
 
 
@@ -132,8 +135,14 @@ def last(events: Sequence[Event], kind: str) -> Event | None:
 
 def existing(run: RunDir, names: Sequence[str]) -> list[Path]:
     """Files named by an event that lie inside the run folder and exist."""
-    files = [(run.path / name).resolve() for name in names if name]
-    return [file for file in files if file.is_relative_to(run.path.resolve()) and file.is_file()]
+    return [file for file in placed(run, names) if file]
+
+
+def placed(run: RunDir, names: Sequence[str]) -> list[Path | None]:
+    """The same, with None in the place of each other one."""
+    home = run.path.resolve()
+    files = [(run.path / name).resolve() for name in names]
+    return [file if file != home and file.is_relative_to(home) and file.is_file() else None for file in files]
 
 
 def smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

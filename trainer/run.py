@@ -60,6 +60,7 @@ class RunDir:
         self.checkpoints = path / "checkpoints"
         self.previews = path / "previews"
         self.strengths = path / "strengths"
+        self.drawn_file = self.strengths / "drawn.json"
         self.tensorboard = path / "tensorboard"
         self.before_after = path / "before_after.png"
         self.verify_file = path / "verify.json"
@@ -139,6 +140,19 @@ class RunDir:
     def strength_file(self, strength: float, index: int) -> Path:
         """A picture of the finished file at a strength."""
         return self.strengths / f"{strength:.2f}-{index:02d}.png"
+
+    def drawn_of(self, file: Path) -> dict[str, Any]:
+        """What ``drawn.json`` says of the file that the pictures at strengths were drawn with."""
+        found = file.stat()
+        return {"file": self.relative(file), "size": found.st_size, "written": found.st_mtime_ns}
+
+    def is_drawn_of_present_file(self) -> bool:
+        """Whether the pictures at strengths show the file as it is now: a resumed run writes another one."""
+        try:
+            kept = json.loads(self.drawn_file.read_text(encoding="utf-8"))
+            return bool(kept == self.drawn_of(self.path / str(kept["file"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def relative(self, file: Path) -> str:
         return file.relative_to(self.path).as_posix()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 import morelora
+from morelora import atomic
 from trainer import preview, settings
 from trainer.errors import InputError
 from trainer.models import load
@@ -28,6 +30,8 @@ def render_strengths(folder: str, prompts: Sequence[str], strengths: Sequence[fl
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bundle = load(config.model).to(device)
     run.strengths.mkdir(exist_ok=True)
+    drawn = json.dumps(run.drawn_of(file))
+    run.drawn_file.unlink(missing_ok=True)
     made = []
     with torch.no_grad():
         adapters = morelora.load(bundle.pipeline, file)
@@ -38,4 +42,5 @@ def render_strengths(folder: str, prompts: Sequence[str], strengths: Sequence[fl
             for place, picture in zip(files, pictures, strict=True):
                 preview.save_image(place, picture)
             made.append([str(place) for place in files])
+    atomic.write_text(run.drawn_file, drawn)
     return made

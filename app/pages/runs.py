@@ -9,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 
-from app.draft import leaves
 from app.page import QUIET, WORKING, Page, link, note
 from app.pages.samples import at
 from app.parts.chart import Series, chart
@@ -95,7 +94,7 @@ class RunsPage:
         """Every run that has all words of ``search`` in its name or its recipe."""
         rows = []
         for name in self.studio.runs.names():
-            view, recipe = self.studio.runs.view(name), recipe_of(self.studio, name)
+            view, recipe = self.studio.runs.view(name), self.studio.runs.recipe(name)
             text = f"{name} {view.state} {' '.join(map(str, recipe.values()))}".lower()
             if all(word in text for word in search.lower().split()):
                 rows.append(row(name, view, recipe))
@@ -112,7 +111,7 @@ class RunsPage:
         if len(known) < 2:
             return note(say("runs.choose"))
         views = {name: self.studio.runs.view(name) for name in known}
-        recipes = {name: recipe_of(self.studio, name) for name in known}
+        recipes = {name: self.studio.runs.recipe(name) for name in known}
         found = {name: self.studio.runs.samples(name) for name in known}
         curves = [Series(name, view.losses) for name, view in views.items()]
         held = [Series(name, view.validation) for name, view in views.items()]
@@ -133,15 +132,6 @@ class RunsPage:
 
 
 COLUMNS = ("run", "state", "algorithm", "steps", "loss", "pages")
-
-
-def recipe_of(studio: Studio, name: str) -> Values:
-    """A run's settings by dotted path; none where its file cannot be read."""
-    run = studio.runs.folder(name)
-    try:
-        return dict(leaves(presets.load(str(run.config_file)))) if run else {}
-    except InputError:
-        return {}
 
 
 def row(name: str, view: View, recipe: Mapping[str, Any]) -> str:

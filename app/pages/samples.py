@@ -79,7 +79,8 @@ class SamplesPage:
         files = [run.strength_file(strength, number) for number in range(len(prompts))]
         if not files or not all(file.is_file() for file in files):
             return note(say("samples.not_drawn"))
-        return f"<b>{html.escape(say('samples.at', strength=strength))}</b>{strip(list(zip(prompts, files, strict=True)))}"
+        old = "" if run.is_drawn_of_present_file() else note(say("samples.of_earlier_file"), "warn")
+        return f"{old}<b>{html.escape(say('samples.at', strength=strength))}</b>{strip(list(zip(prompts, files, strict=True)))}"
 
     def draw(self, name: str | None, strength: float) -> str:
         """Draw the file at all strengths, and show one."""
@@ -101,7 +102,7 @@ def over_steps(found: Samples) -> str:
     return f"<h3>{html.escape(say('samples.grid'))}</h3>{grid(columns, rows)}"
 
 
-def chosen(samples: tuple[tuple[int, tuple[Path, ...]], ...]) -> list[tuple[int, tuple[Path, ...]]]:
+def chosen(samples: tuple[tuple[int, tuple[Path | None, ...]], ...]) -> list[tuple[int, tuple[Path | None, ...]]]:
     """At most ``MOST_STEPS`` of them, evenly, with the first and the last."""
     if len(samples) <= MOST_STEPS:
         return list(samples)
@@ -115,7 +116,7 @@ def first_and_last(found: Samples, number: int) -> tuple[str, str] | None:
     return (str(pair[0]), str(pair[-1])) if pair and all(pair) else None
 
 
-def at(files: tuple[Path, ...], number: int) -> Path | None:
+def at(files: tuple[Path | None, ...], number: int) -> Path | None:
     """A step's picture of a prompt, where it is there."""
     return files[number] if number < len(files) else None
 

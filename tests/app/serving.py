@@ -36,7 +36,7 @@ class Server:
                 command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         self.client = httpx.Client(base_url=self.address, timeout=PATIENCE)
-        wait_for(lambda: "Open http" in self.log(), self.log)
+        wait_for(lambda: f"Open {self.address} " in self.log(), self.log)
         self.config = self.client.get("/config").json()
         self.components = {each["id"]: each for each in self.config["components"]}
         self.functions = self._functions()

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app import main
+from app.guard import Guard, Shelf
 from trainer.errors import InputError
 
 
@@ -25,6 +30,7 @@ from trainer.errors import InputError
         (["--auth", ":secret"], ["user:password"]),
         (["--auth", "anna:"], ["user:password"]),
         (["--port", "many"], ["--port"]),
+        (["--folder", "/nowhere"], ["--folder /nowhere", "is no folder"]),
         (["--language", "xx"], ["--language", "'xx'", "en"]),
         (["--preset", "x"], ["--preset"]),
         (["--host", "203.0.113.7", "--auth", "a:b"], ["203.0.113.7", "cannot be listened on"]),
@@ -40,6 +46,12 @@ def test_loopback_is_the_default_and_needs_no_password():
     options = main.parse([])
     assert (options.host, options.port, options.auth, options.share) == ("127.0.0.1", 7860, None, False)
     assert main.parse(["--host", "0.0.0.0", "--auth", "a:b:c"]).auth == ("a", "b:c")
+
+
+def test_all_of_the_machine_is_open_to_its_user_and_only_what_was_named_to_others(tmp_path):
+    assert main.parse(["--folder", str(tmp_path)]).folder is None
+    assert main.parse(["--host", "0.0.0.0", "--auth", "a:b"]).folder == []
+    assert main.parse(["--share", "--auth", "a:b", "--folder", str(tmp_path)]).folder == [tmp_path]
 
 
 def test_the_page_speaks_the_language_asked_for_else_the_machines_else_english(monkeypatch):
@@ -136,3 +148,22 @@ def test_the_servers_own_folder_is_private(server):
     assert state.stat().st_mode & 0o777 == 0o700
     assert os.environ["GRADIO_TEMP_DIR"].startswith(str(state))
     assert list(Path.cwd().iterdir()) == [], "gradio serves what lies in the current folder"
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("abc123.gradio.live", "https://abc123.gradio.live", 200),
+        ("abc123.gradio.live", "https://other.gradio.live", 403),
+        ("abc123.gradio.live", "null", 403),
+        ("abc123.gradio.live.evil.example", "https://abc123.gradio.live.evil.example", 400),
+    ],
+)
+def test_a_shared_page_works_under_its_public_name_and_only_from_itself(tmp_path, host, origin, status):
+    """gradio's tunnel hands a request on with the public name as its Host, as the browser sent it."""
+    guard = Middleware(Guard, shelf=Shelf(tmp_path, [], tmp_path))
+    allowed = Middleware(TrustedHostMiddleware, allowed_hosts=main.allowed_hosts("127.0.0.1", True))
+    app = FastAPI(middleware=[guard, allowed])
+    app.post("/gradio_api/queue/join")(lambda: {})
+    with TestClient(app, base_url=f"https://{host}") as client:
+        assert client.post("/gradio_api/queue/join", headers={"Origin": origin}).status_code == status

@@ -6,6 +6,7 @@ import os
 import time
 
 from app.runs import Runs
+from trainer import presets
 from trainer.events import Finished, Started, Step
 
 
@@ -59,3 +60,15 @@ def test_only_the_new_part_is_read(tmp_path, run):
     with run.events_file.open("r+b") as stream:
         stream.write(b"#" * 5)
     assert run.events_file.stat().st_size == size and len(runs.events(run)) == 1
+
+
+def test_a_recipe_is_read_once_until_it_is_another_one(tmp_path, run, monkeypatch):
+    runs, read = Runs(tmp_path), []
+    load = presets.load
+    monkeypatch.setattr(presets, "load", lambda name: read.append(name) or load(name))
+    run.config_file.write_text("[train]\nsteps = 5\n")
+    assert [runs.recipe("one") for _ in range(3)] == [{"train.steps": 5}] * 3 and len(read) == 1
+    run.config_file.write_text("[train]\nsteps = 50\n")
+    assert runs.recipe("one") == {"train.steps": 50} and len(read) == 2
+    run.config_file.write_text("[torn")
+    assert runs.recipe("one") == {} == runs.recipe("nobody")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gradio as gr
@@ -49,6 +50,32 @@ def test_pictures_at_a_strength_are_shown_once_all_are_there(page, run):
     assert "Not drawn" in page.shown_at("one", 0.75)
     run.strength_file(0.75, 1).touch()
     assert page.shown_at("one", 0.75).count("<img") == 2 and page.shown_at("nobody", 0.75) == ""
+
+
+def test_a_deleted_picture_leaves_the_others_at_their_prompts(page, studio, run):
+    run.preview_file(0, 0).unlink()
+    run.preview_file(10, 0).unlink()
+    _, grid, prompt, slider, _ = page.show("one")
+    assert prompt["choices"] == [(PROMPTS[0], 0), (PROMPTS[1], 1)] and slider["value"] is None
+    assert [Path(file).name for file in page.pair("one", 1)["value"]] == ["000000-01.png", "000010-01.png"]
+    first, second = grid.split("<tr>")[-2:]
+    assert first.count("<img") == 1 and "000005-00.png" in first
+    assert second.count("<img") == 3 and all(f"{step:06d}-01.png" in second for step in (0, 5, 10))
+
+
+def test_pictures_at_strengths_of_an_earlier_file_say_so(page, run):
+    file = run.export_file("tiny")
+    file.write_bytes(b"first")
+    run.strengths.mkdir()
+    for number in range(2):
+        run.strength_file(1.0, number).touch()
+    run.drawn_file.write_text(json.dumps(run.drawn_of(file)))
+    assert "earlier file" not in page.shown_at("one", 1.0)
+    file.write_bytes(b"other")
+    shown = page.shown_at("one", 1.0)
+    assert "earlier file" in shown and shown.count("<img") == 2
+    run.drawn_file.write_text("torn")
+    assert "earlier file" in page.shown_at("one", 1.0)
 
 
 def test_a_run_without_a_file_says_so(page):

@@ -57,7 +57,7 @@ def test_a_killed_trainer_and_a_killed_app_lose_nothing(server, folder):
         assert runs.trains(again, "one") == pid
         runs.press(again, "stop", "one")
         runs.shows(again, "one", "Stopped; everything is saved")
-        assert list(run.path.glob("tiny-*.safetensors")) and runs.whole(run)
+        assert list(run.path.glob("one-*.safetensors")) and runs.whole(run)
     finally:
         runs.end(again)
 
