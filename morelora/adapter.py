@@ -41,9 +41,12 @@ class BranchOptions(Options):
         return self.dropout, 0.0
 
 
-class RankOptions(BranchOptions):
-    """Settings of the algorithms that have a rank and a scale ``s = alpha / rank``."""
+class FactorOptions(BranchOptions):
+    """Settings of the algorithms that have a rank."""
 
+    rank_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Chance that one rank is dropped for one picture, in training; others are scaled up."
+    )
     rank: int = Field(
         8,
         ge=1,
@@ -51,6 +54,20 @@ class RankOptions(BranchOptions):
         description="Rank of the factors: more rank, more capacity and a larger file.",
         json_schema_extra={"level": "basic"},
     )
+
+    @property
+    def chances(self) -> tuple[float, float]:
+        return self.dropout, self.rank_dropout
+
+    @property
+    def scale(self) -> float:
+        """What the product of the factors is multiplied by."""
+        return 1.0
+
+
+class RankOptions(FactorOptions):
+    """Settings of the algorithms that have a rank and a scale ``s = alpha / rank``."""
+
     alpha: float | None = Field(
         None,
         gt=0,
@@ -58,13 +75,6 @@ class RankOptions(BranchOptions):
         json_schema_extra={"level": "basic"},
     )
     rs: bool = Field(False, description="Rank-stabilised scale (rsLoRA): alpha / sqrt(rank) instead of alpha / rank.")
-    rank_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Chance that one rank is dropped for one picture, in training; others are scaled up."
-    )
-
-    @property
-    def chances(self) -> tuple[float, float]:
-        return self.dropout, self.rank_dropout
 
     @property
     def scale(self) -> float:
@@ -134,6 +144,18 @@ class Adapter(nn.Module):
     def file_rank(self) -> int | None:
         """The rank that its file has; None where it has none."""
         return self.options.rank if isinstance(self.options, RankOptions) else None
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Names of its tensors that layers of one shape, and of the same settings, have in common: those of the first one."""
+        return ()
+
+    def hold(self, name: str, start: Tensor | None, trains: bool = True) -> None:
+        """Have a tensor as what it is: trained, or as the run's seed gives it wherever it is needed, and in no checkpoint."""
+        if trains:
+            self.register_parameter(name, None if start is None else nn.Parameter(start))
+        else:
+            self.register_buffer(name, start, persistent=False)
 
     def meet(self, weight: Tensor) -> None:
         """Before the first use: what depends on the frozen weight takes its start from it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 
 import torch
@@ -15,6 +16,7 @@ from morelora.embedding import EmbeddingSet
 from morelora.errors import AdapterError
 from morelora.registry import ALGORITHMS
 from morelora.residual import started
+from morelora.shared import Shared, once
 from morelora.site import Site
 from morelora.state import copy_state
 from morelora.targets import Target
@@ -40,7 +42,11 @@ def inject(models: Mapping[str, nn.Module], targets: Iterable[Target], generator
         targets: what gets which adapter.
         generator: a CPU generator for the start of the factors.
     """
-    adapters = {t.name: build(t, models[t.component].get_submodule(t.path), generator) for t in targets}
+    shared, adapters = Shared(), {}
+    for target in targets:
+        layer = models[target.component].get_submodule(target.path)
+        made = build(target, layer, generator).to(_device(layer))
+        adapters[target.name] = shared.join(made, replace(target, name=target.component))
     return attach(models, adapters)
 
 
@@ -51,10 +57,13 @@ def attach(models: Mapping[str, nn.Module], adapters: Mapping[str, Adapter]) -> 
     for name, adapter in adapters.items():
         parent, leaf = _place(models, name, adapter)
         layer = getattr(parent, leaf)
-        device = next(chain(layer.parameters(), layer.buffers())).device
-        layers[name] = Adapted(layer, adapter.to(device)).train(layer.training)
+        layers[name] = Adapted(layer, adapter.to(_device(layer))).train(layer.training)
         setattr(parent, leaf, layers[name])
     return AdapterSet(models, layers)
+
+
+def _device(layer: nn.Module) -> torch.device:
+    return next(chain(layer.parameters(), layer.buffers())).device
 
 
 def _place(models: Mapping[str, nn.Module], name: str, adapter: Adapter) -> tuple[nn.Module, str]:
@@ -92,13 +101,18 @@ class AdapterSet:
         return ((name, layer.adapter) for name, layer in self.layers.items())
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Trainable tensors as ``<layer name>.<parameter>``."""
-        for name, adapter in self:
-            for leaf, parameter in adapter.named_parameters():
-                yield f"{name}.{leaf}", parameter
+        """Trainable tensors as ``<layer name>.<parameter>``; what layers share comes once, with the first of them."""
+        return once((f"{name}.{leaf}", parameter) for name, adapter in self for leaf, parameter in adapter.named_parameters())
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for _, parameter in self.named_parameters()]
+
+    def by_layer(self) -> dict[str, list[nn.Parameter]]:
+        """The trainable tensors of each layer; what layers share is the first one's."""
+        found: dict[str, list[nn.Parameter]] = {name: [] for name in self.layers}
+        for name, parameter in once((name, parameter) for name, adapter in self for parameter in adapter.parameters()):
+            found[name].append(parameter)
+        return found
 
     @property
     def strength(self) -> float:
@@ -126,9 +140,10 @@ class AdapterSet:
                 yield name, layer.adapter.delta(layer.base.weight.float())
 
     def state(self) -> dict[str, Tensor]:
-        """The tensors as they are, trainable and frozen, for checkpoints."""
-        held = ((name, adapter.state_dict()) for name, adapter in self)
-        return {f"{name}.{leaf}": tensor for name, tensors in held for leaf, tensor in tensors.items()}
+        """The tensors as they are, trainable and frozen, for checkpoints; what layers share once."""
+        held = ((name, adapter.state_dict(keep_vars=True)) for name, adapter in self)
+        named = once((f"{name}.{leaf}", tensor) for name, tensors in held for leaf, tensor in tensors.items())
+        return {name: tensor.detach() for name, tensor in named}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take back what ``state`` gave. Raises ``AdapterError`` naming the tensors that are missing, left over or misshapen."""

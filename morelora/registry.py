@@ -23,6 +23,7 @@ from morelora.algorithms.serial import Serial
 from morelora.algorithms.sora import SoRA
 from morelora.algorithms.ssf import SSF
 from morelora.algorithms.tlora import TLoRA
+from morelora.algorithms.vera import VeRA
 
 ALGORITHMS: dict[str, type[Adapter]] = {
     "lora": LoRA,
@@ -45,4 +46,5 @@ ALGORITHMS: dict[str, type[Adapter]] = {
     "dylora": DyLoRA,
     "tlora": TLoRA,
     "glora": GLoRA,
+    "vera": VeRA,
 }

@@ -37,6 +37,8 @@ class Restarted(AsLoRA):
         why = ""
         if inner.plain is not inner:
             why = "weight decomposition has magnitudes, which do not add up"
+        elif inner.shared:
+            why = f"layers share the factors of {inner.name}, and a cycle begins again layer by layer"
         elif inner.procedure is not None:
             why = f"{inner.name} has a course of its own over the steps"
         elif not isinstance(inner.options, RankOptions) or inner.factors() is None:

@@ -111,7 +111,8 @@ class AdapterConfig(BaseModel):
         "products; hadamard: a product of k low-rank products; additive: a sum of repeated factors; full: the whole weight's "
         "difference; bitfit: biases; ssf, ia3: scales; norm: norms; oft, boft: rotations; serial: small networks after layers; "
         "adalora, sora: LoRA whose ranks go where they matter, or fade; dylora: of every rank at once; tlora: by noise; "
-        "glora: of a layer's inputs too.",
+        "glora: of a layer's inputs too; "
+        "vera: vectors around random factors that layers share.",
         json_schema_extra={"level": "basic"},
     )
     layers: Literal["attention", "transformer", "all"] = Field(

@@ -132,11 +132,12 @@ def trained_parts(config: Config, targets: list[Target], adapters: AdapterSet, w
     """What is alike in component, algorithm, rate and scale is one part."""
     layers: Counter[tuple[str, str, bool, float, float]] = Counter()
     parameters: Counter[tuple[str, str, bool, float, float]] = Counter()
+    held = adapters.by_layer()
     for target in targets:
         adapter, lr = adapters.layers[target.name].adapter, learning_rate(target, config.optimizer)
         key = (target.component, target.algorithm, target.decompose is not None, lr, adapter.plain.scale)
         layers[key] += 1
-        parameters[key] += sum(p.numel() for p in adapter.parameters())
+        parameters[key] += sum(p.numel() for p in held[target.name])
     return [
         TrainedPart(
             component=component,

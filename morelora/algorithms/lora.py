@@ -64,15 +64,10 @@ class LoRA(Factored):
         check_rank(site, rank)
         self.way = ways.LowRank(site, keeps_input=not options.freeze_down)
         self.up = nn.Parameter(torch.zeros(site.m, rank))
-        self._hold("down", uniform((rank, site.n if tucker else site.c), site.n if tucker else site.c, generator))
-        self._hold("mid", uniform((rank, rank, *site.kernel), rank * site.taps, generator) if tucker else None)
-
-    def _hold(self, name: str, start: Tensor | None) -> None:
-        """A part of the down factor, as what it is: trained, or drawn again from the seed wherever it is needed."""
-        if self.options.freeze_down:
-            self.register_buffer(name, start, persistent=False)
-        else:
-            self.register_parameter(name, None if start is None else nn.Parameter(start))
+        down = uniform((rank, site.n if tucker else site.c), site.n if tucker else site.c, generator)
+        mid = uniform((rank, rank, *site.kernel), rank * site.taps, generator) if tucker else None
+        self.hold("down", down, trains=not options.freeze_down)
+        self.hold("mid", mid, trains=not options.freeze_down)
 
     def remark(self) -> str:
         too_much = self.options.rank > min(self.site.m, self.site.c)

@@ -107,7 +107,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     Raises:
         OSError: the file cannot be written; whatever stood at ``path`` is as before.
     """
-    tensors = dict(tensors)
+    tensors = _apart(tensors)
     entries = {**metadata, HASH_KEY: _hash_after_header(save(tensors))}
     content = save(tensors, entries)
 
@@ -116,6 +116,17 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         temporary.write_bytes(content)
 
     atomic.write_file(Path(path), fill)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each in memory of its own, as a file has it: of layers that share a tensor every one is written with it."""
+    seen: set[int] = set()
+    apart = {}
+    for key, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        apart[key] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return apart
 
 
 def data_hash(path: Path) -> str:

@@ -11,7 +11,7 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from morelora.adapter import RankOptions
+from morelora.adapter import FactorOptions
 from morelora.formats.names import is_sdxl, kohya
 from morelora.formats.sidecar import refuse_unmergeable
 from morelora.inject import AdapterSet
@@ -33,6 +33,6 @@ def common_alpha(adapters: AdapterSet) -> float:
     found = Counter(
         adapter.options.scale * adapter.options.rank
         for _, adapter in adapters
-        if adapter.filed_as == "lora" and isinstance(adapter.options, RankOptions)
+        if adapter.filed_as == "lora" and isinstance(adapter.options, FactorOptions)
     )
     return float(torch.tensor(found.most_common(1)[0][0] if found else 1.0))

@@ -102,6 +102,7 @@ EXTRA: dict[str, tuple[dict[str, Any], ...]] = {
     "dylora": ({"rank": 2, "alpha": 3.0, "rs": True, "mode": "frozen"},),
     "glora": ({"rank": 2, "alpha": 3.0, "rs": True},),
     "tlora": ({"rank": 2, "alpha": 3.0, "rs": True, "singular": "principal"},),
+    "vera": ({"rank": 2, "d_initial": 0.7},),
 }
 """Options that are worth cases of their own, by algorithm. Every algorithm of the registry is there without them."""
 SMALL = {"rank": 3, "alpha": 1.5, "block_size": 2}

@@ -77,6 +77,8 @@ def expected_count(case: Case, adapter: Adapter) -> int:
         return extra + (r * (m + n) + r * r * taps if tucker else r * (m + c))
     if case.algorithm in ("adalora", "sora", "tlora"):
         return extra + r * (m + c + 1)
+    if case.algorithm == "vera":
+        return extra + r + m
     if case.algorithm in ("hadamard", "additive", "dylora"):
         return extra + r * (m + c)
     if case.algorithm == "glora":

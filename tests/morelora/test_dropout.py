@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from morelora.adapted import Adapted
-from morelora.adapter import BranchOptions, RankOptions
+from morelora.adapter import BranchOptions, FactorOptions
 from morelora.algorithms.glora import GLoRA
 from morelora.algorithms.lokr import LoKr
 from morelora.errors import AdapterError
@@ -23,7 +23,7 @@ from tests.morelora.grid import EVERY, LAYERS, NEED_SQUARES, SQUARES, example, o
 
 LAYER_NAMES = ["wide linear", "conv 3x3 stride 2"]
 CHANCE = 0.4
-RANKED = [name for name, kind in ALGORITHMS.items() if issubclass(kind.Options, RankOptions)]
+RANKED = [name for name, kind in ALGORITHMS.items() if issubclass(kind.Options, FactorOptions)]
 """Algorithms with factors; dropout of inputs and ranks is theirs."""
 BRANCHED = [name for name, kind in ALGORITHMS.items() if issubclass(kind.Options, BranchOptions)]
 """Algorithms beside the frozen layer; dropout of inputs is theirs."""

@@ -136,6 +136,7 @@ NO_RANKS = {"adapter__rank_dropout": 0.0}
 FROZEN = {
     "lora-fa": {"adapter__freeze_down": True},
     "pissa": {"adapter__start": "pissa", "adapter__rank": 2} | NO_RANKS,
+    "vera": {"adapter__algorithm": "vera", "adapter__rank": 4, "adapter__alpha": None},
     "loha, residual": {"adapter__algorithm": "loha", "adapter__start": "residual"} | NO_RANKS,
 }
 """What holds numbers that do not train."""

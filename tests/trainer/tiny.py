@@ -94,7 +94,7 @@ def save_pictures(folder: Path, count: int = 4, side: int = 64) -> Path:
 
 
 def values(base: Path, images: Path, output: Path, **changes: Any) -> dict[str, Any]:
-    """Settings of a short run; ``changes`` are ``section__key=value``."""
+    """Settings of a short run; ``changes`` are ``section__key=value``; None leaves the key out."""
     nested: dict[str, dict[str, Any]] = {
         "run": {"name": "tiny", "output": str(output)},
         "model": {"base": str(base)},
@@ -109,7 +109,7 @@ def values(base: Path, images: Path, output: Path, **changes: Any) -> dict[str, 
     for name, value in changes.items():
         section, _, key = name.partition("__")
         nested[section] = nested.get(section, {}) | {key: value}
-    return nested
+    return {section: {key: value for key, value in held.items() if value is not None} for section, held in nested.items()}
 
 
 def session(base: Path, images: Path, folder: Path, **changes: Any) -> Session:

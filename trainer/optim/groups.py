@@ -49,11 +49,11 @@ def parameter_groups(adapters: AdapterSet, targets: Iterable[Target], config: Op
 
 def _placed(adapters: AdapterSet, targets: list[Target], config: OptimizerConfig) -> Iterator[tuple[nn.Parameter, float, bool]]:
     """Each parameter with its rate, and whether it is projected."""
-    ratio, rank = config.lora_plus_ratio or 1.0, config.galore_rank
+    ratio, rank, held = config.lora_plus_ratio or 1.0, config.galore_rank, adapters.by_layer()
     for target in targets:
         lr, adapter = learning_rate(target, config), adapters.layers[target.name].adapter
         raised = {id(factor) for factor in adapter.zero_factors()}
-        for parameter in adapter.parameters():
+        for parameter in held[target.name]:
             is_projected = rank is not None and target.algorithm == FULL and projects(parameter, rank)
             yield parameter, lr * ratio if id(parameter) in raised else lr, is_projected
 

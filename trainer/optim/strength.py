@@ -13,6 +13,8 @@ Range = tuple[float, float]
 ADAMW = ("adamw", "adamw8bit", "paged_adamw8bit")
 USUAL: dict[str, Range] = {"lora": (3e-5, 5e-4), "loha": (3e-5, 5e-4), "lokr": (3e-5, 5e-4), "full": (1e-6, 1e-4)}
 """Of the UNet's adapters, from recipes for SD 1.5, SD 2.1 and SDXL; a full difference learns as fine-tuning does."""
+VECTORS = ("bitfit", "ssf", "norm", "ia3", "vera")
+"""Algorithms that train vectors alone, at rates of their own."""
 DECOMPOSED = 0.5
 """Weight decomposition takes about half the rate."""
 TEXT_ENCODER: Range = (0.0, 2e-4)
@@ -36,6 +38,8 @@ def usual_range(algorithm: str, component: str, decomposed: bool, width: int) ->
         decomposed: whether weight decomposition stands around it.
         width: channels of the UNet's first block.
     """
+    if algorithm in VECTORS:
+        return None
     if width < NARROW:
         return (SMALL_BASE[0] if component == "unet" else 0.0, SMALL_BASE[1])
     if algorithm not in USUAL:

@@ -45,6 +45,13 @@ def test_hash_is_that_of_the_finished_files_data(tmp_path):
     assert container.data_hash(path) == expected
 
 
+def test_one_tensor_under_two_keys_is_written_under_both(tmp_path):
+    one = torch.arange(6.0).view(2, 3)
+    container.write(tmp_path / "x.safetensors", {"a": one, "b": one, "c": one.view(3, 2)}, {})
+    tensors, _ = container.read(tmp_path / "x.safetensors")
+    assert all(torch.equal(tensors[key].flatten(), one.flatten()) for key in "abc") and tensors["c"].shape == (3, 2)
+
+
 def test_mode_follows_the_umask(tmp_path):
     before = os.umask(0o027)
     try:

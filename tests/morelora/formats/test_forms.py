@@ -56,6 +56,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sora": {"algorithm": "sora", "rank": 4, "alpha": 2.0},
     "dylora": {"algorithm": "dylora", "rank": 4, "alpha": 2.0},
     "tlora": {"algorithm": "tlora", "rank": 4, "alpha": 2.0},
+    "vera": {"algorithm": "vera", "rank": 4},
+    "dora over vera": {"algorithm": "vera", "rank": 4, "weight_decompose": True},
     "dora over sora": {"algorithm": "sora", "rank": 4, "alpha": 2.0, "weight_decompose": True},
     "boft": {"algorithm": "boft", "block_size": 4, "rescale": True},
 }
@@ -149,6 +151,7 @@ def test_webui_form_gives_clients_our_weight(settings):
         "hadamard",
         "additive",
         "glora",
+        "vera",
     ],
 )
 @torch.no_grad()

@@ -34,6 +34,8 @@ def test_it_is_said_for_adamw_alone():
         ("lora", "unet", False, POCKET, (3e-4, 1e-2)),
         ("lora", "text_encoder", False, POCKET, (0.0, 1e-2)),
         ("new", "unet", False, SD, None),
+        ("ia3", "unet", False, POCKET, None),
+        ("vera", "unet", True, POCKET, None),
     ],
 )
 def test_the_usual_range(algorithm, component, decomposed, width, expected):
