@@ -174,7 +174,7 @@ def _add_base(command: Any) -> None:
 
 
 def _add_output(command: Any, form: str, base: bool = True) -> None:
-    command.add_argument("--out", type=Path, required=True, help="the file to write")
+    command.add_argument("--out", type=_path, required=True, help="the file to write")
     command.add_argument("--form", choices=FORM_NAMES, default=form, help=f"see docs/formats.md [{form}]")
     command.add_argument("--readers", default="a1111,forge,comfyui", help="for --form auto: programs, with commas between")
     command.add_argument("--dtype", choices=tuple(DTYPES), help="precision [as the file's; fp16 for what is extracted]")
@@ -190,6 +190,12 @@ def _add_cut(command: Any, what: str = "how much of each layer's change to keep"
     group.add_argument("--frobenius", type=_share, help="least share of the Frobenius norm")
     group.add_argument("--error", type=_share, help="largest relative error")
     group.add_argument("--ratio", type=_share, help="least singular value, as a share of the largest")
+
+
+def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no path")
+    return Path(text)
 
 
 def _positive(text: str) -> int:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from morelora.adapter import Adapter, Tensors
+from morelora.dimensions import check_dimensions
 from morelora.embedding import EmbeddingSet, attach_vectors
 from morelora.errors import AdapterError, FormatError, UnreadTensorsWarning
 from morelora.formats.container import read
@@ -108,6 +109,7 @@ def adapter_from(layer: Any, tensors: Tensors) -> Adapter:
     Raises:
         AdapterError: no algorithm or more than one has these names, or the shapes do not fit the layer.
     """
+    check_dimensions(tensors)
     if any(leaf.startswith(START) for leaf in tensors):
         adapter: Adapter = Residual.read(tensors, lambda own: _undecomposed(layer, own))
     else:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from morelora.errors import NonFiniteTensorError
+
 Factors = tuple[Tensor, Tensor]
 
 
@@ -66,8 +68,8 @@ class Spectrum:
         """Of a dense change; a kernel is taken as ``(m, c)``. A wide one lies down: of tall ones LAPACK takes the QR first."""
         flat = change.flatten(1)
         if flat.shape[0] >= flat.shape[1]:
-            return cls(*torch.linalg.svd(flat, full_matrices=False))
-        right, values, left = torch.linalg.svd(flat.T, full_matrices=False)
+            return cls(*_svd(flat))
+        right, values, left = _svd(flat.T)
         return cls(left.T, values, right.T)
 
     @classmethod
@@ -76,7 +78,7 @@ class Spectrum:
         if up.shape[1] >= min(up.shape[0], down.shape[1]):
             return cls.of(up @ down)
         (q_up, r_up), (q_down, r_down) = torch.linalg.qr(up), torch.linalg.qr(down.T)
-        left, values, right = torch.linalg.svd(r_up @ r_down.T)
+        left, values, right = _svd(r_up @ r_down.T)
         return cls(q_up @ left, values, right @ q_down.T)
 
     def cut(self, rank: int) -> Factors:
@@ -89,6 +91,14 @@ class Spectrum:
         squares = self.values.double().square()
         whole = float(squares.sum())
         return (float(squares[rank:].sum()) / whole) ** 0.5 if whole else 0.0
+
+
+def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Thin; LAPACK itself does not end on what is not finite."""
+    if not torch.isfinite(matrix).all():
+        raise NonFiniteTensorError("a change holds NaN or infinite values and has no singular values")
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    return left, values, right
 
 
 def numerical_rank(values: Tensor, size: int | None = None) -> int:

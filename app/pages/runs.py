@@ -140,7 +140,7 @@ def row(name: str, view: View, recipe: Mapping[str, Any]) -> str:
     steps = f"{view.step} / {view.steps}" if view.steps else ""
     loss = f"{view.losses[-1][1]:.4f}" if view.losses else ""
     state = f"<span class='{view.state}'>{html.escape(say(f'state.{view.state}'))}</span>"
-    pages = " ".join(link(page, say(f"{page}.name"), run=name) for page in ("train", "samples"))
+    pages = " ".join(link(page, say(f"{page}.name"), run=name) for page in ("train", "samples", "export"))
     cells = (html.escape(name), state, html.escape(algorithm), steps, loss, pages)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 

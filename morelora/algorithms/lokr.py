@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from morelora import ways
-from morelora.adapter import Tensors, alpha_of, need_any
+from morelora.adapter import Tensors, alpha_of, need, need_any
 from morelora.as_lokr import KroneckerAdapter, SplitOptions, split_of
 from morelora.errors import AdapterError
 from morelora.factors import kron, tucker_down, uniform
@@ -112,29 +112,39 @@ class LoKr(KroneckerAdapter):
         tensors = _without_tucker(tensors)
         rows = [tensors[leaf].shape[0] for leaf in ("lokr_w1", "lokr_w1_a") if leaf in tensors]
         columns = [tensors[leaf].shape[1] for leaf in ("lokr_w1", "lokr_w1_b") if leaf in tensors]
-        if not rows or not columns or site.m % rows[0] or site.n % columns[0]:
+        if 0 in (*rows, *columns) or not rows or not columns or site.m % rows[0] or site.n % columns[0]:
             raise AdapterError(f"lokr_w1 does not divide this layer's {site.m} x {site.n} weight")
-        ranks = [tensors[leaf].shape[0] for leaf in ("lokr_w2_b", "lokr_w1_b") if leaf in tensors]
-        rank = ranks[0] if ranks else 1
+        ranks = [len(tensors[leaf]) for leaf in ("lokr_w2_b", "lokr_w1_b") if leaf in tensors]
+        rank = next(iter(ranks), 1)
         options = cls.Options(
             rank=rank, alpha=alpha_of(tensors, rank), full_matrix="lokr_w2" in tensors, decompose_both="lokr_w1_b" in tensors
         )
         self = cls(site, options, split=(rows[0], columns[0]))
         with torch.no_grad():
             for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b"):
-                leaf = f"lokr_{name}"
-                tensor = need_any(tensors, leaf).flatten(1) if leaf in tensors else None
-                setattr(self, name, None if tensor is None else nn.Parameter(tensor.float().clone()))
+                tensor = tensors.get(f"lokr_{name}")
+                setattr(self, name, None if tensor is None else nn.Parameter(tensor.flatten(1).float().clone()))
         self.scale = options.scale if ranks else 1.0
-        if tuple(self.delta(torch.empty(0)).shape) != site.weight_shape:
+        small, block = _size("lokr_w1", self.w1, self.w1_a, self.w1_b), _size("lokr_w2", self.w2, self.w2_a, self.w2_b)
+        if (small[0] * block[0], small[1] * block[1]) != (site.m, site.c):
             raise AdapterError(f"the lokr tensors do not multiply to this layer's weight {site.weight_shape}")
         return self
+
+
+def _size(name: str, whole: Tensor | None, left: Tensor | None, right: Tensor | None) -> tuple[int, int]:
+    """Rows and columns of a matrix that a file holds whole or as two factors."""
+    if whole is not None:
+        return len(whole), whole.shape[1]
+    if left is None or right is None or left.shape[1] != len(right):
+        raise AdapterError(f"{name} is missing, and {name}_a and {name}_b have no product")
+    return len(left), right.shape[1]
 
 
 def _without_tucker(tensors: Tensors) -> Tensors:
     """LyCORIS' Tucker block ``lokr_t2 (r, r, kh, kw)`` folded into an ordinary low-rank one."""
     if "lokr_t2" not in tensors:
         return tensors
-    core, left, right = (need_any(tensors, leaf) for leaf in ("lokr_t2", "lokr_w2_a", "lokr_w2_b"))
+    core, left = tensors["lokr_t2"], need_any(tensors, "lokr_w2_a")
+    right = need(tensors, "lokr_w2_b", (core.shape[1], None))
     rest = {leaf: tensor for leaf, tensor in tensors.items() if leaf != "lokr_t2"}
     return rest | {"lokr_w2_a": left.T, "lokr_w2_b": tucker_down(core.float(), right.float())}

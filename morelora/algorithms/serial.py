@@ -84,11 +84,11 @@ class Serial(Adapter):
 
     @classmethod
     def from_tensors(cls, site: Site, tensors: Tensors) -> Serial:
-        number = int(need_any(tensors, "serial_function"))
-        if not 0 <= number < len(FUNCTIONS):
-            raise AdapterError(f"serial_function is {number}, which no function here has: the file is from a later version")
+        number = float(need_any(tensors, "serial_function"))
+        if number not in range(len(FUNCTIONS)):
+            raise AdapterError(f"serial_function is {number:g}, which no function here has: the file is from a later version")
         rank = need_any(tensors, "serial_down").shape[0]
-        self = cls(site, cls.Options(rank=rank, activation=list(FUNCTIONS)[number]))
+        self = cls(site, cls.Options(rank=rank, activation=list(FUNCTIONS)[int(number)]))
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 parameter.copy_(need(tensors, f"serial_{name}", tuple(parameter.shape)))

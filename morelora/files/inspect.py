@@ -59,7 +59,7 @@ def inspect(path: Path, base: Checkpoint | None = None, top: int = TOP) -> dict[
         "kinds": sorted(found),
         "read_by": [reader for reader in READERS if reader not in refusing],
         "ranks": _counted(layer["rank"] for layer in layers),
-        "alphas": _counted(float(tensor) for key, tensor in tensors.items() if key.endswith(".alpha")),
+        "alphas": _counted(float(tensor) for key, tensor in tensors.items() if key.endswith(".alpha") and tensor.numel() == 1),
         "blocks": _blocks(layers),
         "dead": [layer["name"] for layer in layers if layer["norm"] == 0],
         "not_finite": not_finite,
@@ -77,14 +77,15 @@ def _counted(values: Any) -> dict[str, int]:
 def _json(metadata: Mapping[str, str], key: str) -> Any:
     try:
         return json.loads(metadata[key]) if key in metadata else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return metadata[key]
 
 
 def _base(metadata: Mapping[str, str]) -> str:
     recipe = _json(metadata, RECIPE)
-    told = recipe.get("base", {}) if isinstance(recipe, dict) else {}
-    return str(told.get("name") or metadata.get("ss_sd_model_name", ""))
+    told = recipe.get("base") if isinstance(recipe, dict) else None
+    name = told.get("name") if isinstance(told, dict) else None
+    return str(name or metadata.get("ss_sd_model_name", ""))
 
 
 @torch.no_grad()
@@ -202,9 +203,10 @@ def _figures(layer: Mapping[str, Any]) -> str:
 def _recipe_lines(recipe: Any) -> list[str]:
     if not isinstance(recipe, dict):
         return [f"recipe      {_short(recipe)}"] if recipe else []
-    values = [(section, part) for section, part in recipe.get("config", {}).items() if isinstance(part, dict)]
+    config, pictures = (part if isinstance(part := recipe.get(key), dict) else {} for key in ("config", "pictures"))
+    values = [(section, part) for section, part in config.items() if isinstance(part, dict)]
     settings = [f"  {section}.{key} = {value}" for section, part in values for key, value in part.items()]
-    return [f"recipe      step {recipe.get('step')}, {len(recipe.get('pictures', {}))} pictures", *settings]
+    return [f"recipe      step {recipe.get('step')}, {len(pictures)} pictures", *settings]
 
 
 def _listed(counts: Mapping[Any, int]) -> str:

@@ -115,10 +115,12 @@ def open_adapter(path: Path, base: Checkpoint | None = None, finite: bool = True
 
 
 def _dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """The precision of most numbers; of 8-bit ones, which nothing can be computed in, float16, which holds them exactly."""
     sizes: Counter[torch.dtype] = Counter()
     for tensor in tensors.values():
         sizes[tensor.dtype] += tensor.numel()
-    return sizes.most_common(1)[0][0]
+    most = sizes.most_common(1)[0][0]
+    return most if most.itemsize > 1 else torch.float16
 
 
 def adapter_set(layers: Mapping[str, Adapted], family: str) -> AdapterSet:
@@ -132,6 +134,8 @@ def _adapted(name: str, leaves: Tensors, base: Checkpoint | None, family: str) -
     site = base.layers[name] if base else site_of(name, leaves, family)
     if site is None:
         raise AdapterError(f"{', '.join(sorted(leaves))} do not tell the layer's shape: {GIVE_BASE}")
+    if 0 in site.weight_shape:
+        raise AdapterError("its tensors are empty: the file is damaged")
     outline = Outline(name, site, base)
     adapter = adapter_from(outline, {leaf: tensor.float() for leaf, tensor in leaves.items()})
     return Adapted(outline, adapter.eval())

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from morelora.algorithms.glora import in_order
+from morelora.dimensions import check_dimensions
+from morelora.errors import AdapterError
 from morelora.site import NormSite, Site
 
 SPATIAL = re.compile(r"^unet\.(conv_in|conv_out|.*\.(conv1|conv2|(down|up)samplers\.\d+\.conv))$")
@@ -40,12 +42,16 @@ def family_of(metadata: Mapping[str, str], layers: Mapping[str, Mapping[str, Ten
 
 def columns(tensors: Mapping[str, Tensor]) -> int:
     """``c`` of a layer's tensors; 0 where they do not tell."""
-    site = site_of("", tensors, "")
+    try:
+        site = site_of("", tensors, "")
+    except AdapterError:
+        return 0
     return 0 if site is None else site.c
 
 
 def site_of(name: str, tensors: Mapping[str, Tensor], family: str) -> Site | None:
-    """The layer's shape, or None where neither tensors nor name tell it."""
+    """The layer's shape, or None where neither tensors nor name tell it. Raises ``AdapterError`` where they are damaged."""
+    check_dimensions(tensors)
     has_bias = bool(tensors.keys() & {"diff_b", "b_norm"})
     if "w_norm" in tensors or "b_norm" in tensors:
         return NormSite(tensors["w_norm" if "w_norm" in tensors else "b_norm"].numel(), 1, has_bias=has_bias)
@@ -55,7 +61,7 @@ def site_of(name: str, tensors: Mapping[str, Tensor], family: str) -> Site | Non
         up, down = tensors["lora_up.weight"], tensors["lora_down.weight"]
         kernel = tuple(tensors.get("lora_mid.weight", down).shape[2:])
         return _site((up.shape[0], down.shape[1], *kernel), has_bias)
-    if "hada_t1" in tensors:
+    if {"hada_t1", "hada_w1_a", "hada_w1_b"} <= tensors.keys():
         kernel = tuple(tensors["hada_t1"].shape[2:])
         return _site((tensors["hada_w1_a"].shape[1], tensors["hada_w1_b"].shape[1], *kernel), has_bias)
     if "a1.weight" in tensors:
@@ -84,7 +90,7 @@ def _flat(tensors: Mapping[str, Tensor]) -> Site | tuple[int, int] | None:
     columns = [tensors[leaf].shape[1] for leaf in ("lokr_w1", "lokr_w1_b") if leaf in tensors]
     if not rows or not columns:
         return None
-    if "lokr_t2" in tensors:
+    if {"lokr_t2", "lokr_w2_a", "lokr_w2_b"} <= tensors.keys():
         kernel = tuple(tensors["lokr_t2"].shape[2:])
         shape = (tensors["lokr_w2_a"].shape[1], tensors["lokr_w2_b"].shape[1], *kernel)
     elif "lokr_w2" in tensors:

@@ -38,6 +38,8 @@ def read_header(path: Path) -> dict[str, Any]:
         FormatError: not a readable safetensors file; the message names the file, the reason and the way out.
     """
     path = Path(path)
+    if "\0" in str(path):
+        raise FormatError(f"{str(path)!r} is no path: it holds a character that no path can have")
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:

@@ -58,7 +58,7 @@ def kind(leaves: Mapping[str, Tensor], is_dotted: bool = False) -> str:
     base = "peft" if is_dotted else next((name for leaf, name in KINDS if leaf in leaves), _other(leaves))
     if "dora_scale" not in leaves:
         return base
-    axis = "input" if leaves["dora_scale"].shape[0] == 1 else "output"
+    axis = "input" if leaves["dora_scale"].shape[:1] == (1,) else "output"
     return f"{base}, {axis} axis" if base in DECOMPOSABLE else "own"
 
 

@@ -117,7 +117,7 @@ def _take_peft_scales(layers: dict[str, Tensors], metadata: Mapping[str, str]) -
                 rank = tensors["lora_down.weight"].shape[0]
                 alpha = _peft_alpha(settings, name, rank)
                 tensors["alpha"] = tensors["lora_down.weight"].new_tensor(alpha).float()
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, re.error) as error:
         raise FormatError(f"the metadata entry {PEFT_METADATA} is damaged ({error}): save the adapter again") from error
 
 

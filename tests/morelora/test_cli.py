@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def file(tmp_path):
-    def make(name: str, **settings) -> str:
+    def make(name: str, form: str = "webui", **settings) -> str:
         adapters = sd.trained({"unet": sd.small()["unet"]}, **{"layers": "attention"} | settings)
-        write(tmp_path / name, cast(FORMS["webui"](adapters), torch.float16), {"ss_base_model_version": "sd_v1"})
+        write(tmp_path / name, cast(FORMS[form](adapters), torch.float16), {"ss_base_model_version": "sd_v1"})
         return str(tmp_path / name)
 
     return make
@@ -81,6 +81,19 @@ def test_models_are_merged_into_and_extracted_from(file, tmp_path, capsys):
         (["inspect", "nowhere.safetensors"], "nowhere.safetensors cannot be read"),
         (["inspect", "{text}"], "no whole safetensors file"),
         (["inspect", "{pickle}"], "is a pickle"),
+        (["inspect", "{folder}"], "cannot be read (Is a directory)"),
+        (["inspect", "{empty}"], "no whole safetensors file (0 bytes)"),
+        (["inspect", "a\0b"], "is no path"),
+        (["inspect", ""], "cannot be read"),
+        (["inspect", "{a}", "--base", "{folder}"], "has no unet/*.safetensors"),
+        (["convert", "{folder}", "--out", "{new}"], "cannot be read (Is a directory)"),
+        (["convert", "{a}", "--out", "a\0b"], "is no path"),
+        (["convert", "{a}", "--out", ""], "is no path"),
+        (["convert", "{a}", "--out", "{folder}", "--overwrite"], "is there already"),
+        (["merge", "{a}", "{empty}", "--out", "{new}"], "no whole safetensors file (0 bytes)"),
+        (["merge", "{a}", "{huge}", "--out", "{new}", "--rank", "2"], "has no singular values"),
+        (["convert", "{glora}", "--out", "{new}", "--form", "svd"], "depends on the base's weights"),
+        (["extract", "{folder}", "{a}", "--out", "{new}", "--rank", "2"], "has no unet/*.safetensors"),
         (["convert", "{a}", "--out", "{a}"], "which is read: give another name"),
         (["convert", "{a}", "--out", "{b}"], "is there already: give another name, or --overwrite"),
         (["convert", "{a}", "--out", "{new}", "--form", "auto", "--readers", "fooocus"], "'fooocus' is not known"),
@@ -102,7 +115,11 @@ def test_models_are_merged_into_and_extracted_from(file, tmp_path, capsys):
 def test_bad_input_ends_with_one_message_and_exit_code_2(file, tmp_path, capsys, arguments, message):
     places = {"a": file("a.safetensors"), "b": file("b.safetensors"), "new": str(tmp_path / "new.safetensors")}
     places |= {"full": file("full.safetensors", algorithm="full"), "missing": str(tmp_path / "none" / "x.safetensors")}
-    for name, content in (("text", b"hello, this is text"), ("pickle", b"PK\x03\x04 and more")):
+    places |= {"glora": file("glora.safetensors", form="sidecar", algorithm="glora"), "folder": str(tmp_path / "folder")}
+    (tmp_path / "folder").mkdir()
+    places["huge"] = str(tmp_path / "huge.safetensors")
+    save_file({key: torch.full(tensor.shape, 1e38) for key, tensor in load_file(places["a"]).items()}, places["huge"])
+    for name, content in (("text", b"hello, this is text"), ("pickle", b"PK\x03\x04 and more"), ("empty", b"")):
         places[name] = str(tmp_path / name)
         Path(places[name]).write_bytes(content)
     before = sorted(path.name for path in tmp_path.iterdir())

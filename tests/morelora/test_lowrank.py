@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from morelora.errors import NonFiniteTensorError
 from morelora.lowrank import Cut, Spectrum, effective_rank, numerical_rank
 
 
@@ -67,6 +68,18 @@ def test_zeros_have_rank_one_and_no_error():
     spectrum = Spectrum.of(torch.zeros(4, 6))
     assert Cut(energy=0.9).rank_of(spectrum.values) == 1
     assert spectrum.error(1) == 0 and numerical_rank(spectrum.values) == 0 and effective_rank(spectrum.values) == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_has_no_spectrum(value):
+    change = torch.full((4, 6), value)
+    for make in (
+        lambda: Spectrum.of(change),
+        lambda: Spectrum.of(change.T),
+        lambda: Spectrum.of_factors(change[:, :1], change[:1]),
+    ):
+        with pytest.raises(NonFiniteTensorError, match="no singular values"):
+            make()
 
 
 def test_rounding_is_no_rank():
