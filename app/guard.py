@@ -31,8 +31,10 @@ READING = ("GET", "HEAD", "OPTIONS")
 UPLOADS = ("/gradio_api/upload", "/gradio_api/upload/")
 CALLS = ("/gradio_api/queue/join", "/gradio_api/queue/join/")
 FILE = re.compile(r"/gradio_api/file[=/](.*)$", re.DOTALL)
-NOT_OURS = re.compile(r"/monitoring|/gradio_api/(api|call|deep_link|dev|process_recording|proxy=|run|stream|undo-vibe|vibe)")
-"""Routes of gradio's that no page uses: calls beside the queue, fetching from other hosts, recordings, statistics, its hub."""
+OTHERS = "api|call|component_server|deep_link|dev|process_recording|proxy=|run|stream|undo-vibe|vibe"
+NOT_OURS = re.compile(rf"/monitoring|/gradio_api/({OTHERS})")
+"""Routes of gradio's that no page uses: calls beside the queue and of components, fetching from other hosts, recordings,
+statistics, its hub."""
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ class Guard:
             return
         try:
             await self.app(scope, limited(scope, receive), told)
-        except KeyError:  # gradio looks a function up by the number in the request and bears no other
+        except (KeyError, ValueError):  # gradio looks a function up by the number in the request and bears no other, and no NaN
             if begun or scope["path"] not in CALLS:
                 raise
             await JSONResponse({"detail": say("error.old_page")}, HTTPStatus.NOT_FOUND)(scope, receive, told)
