@@ -15,6 +15,8 @@ from app.parts.facts import facts
 from app.studio import Studio
 from app.text import say
 
+ASKED = "now"
+"""In the address: look at once. Without it a press is needed: a look loads the base model, beside a run that may be training."""
 SHOWN_PICTURES = 4
 """Names of pictures in a finding; the others are counted."""
 
@@ -32,7 +34,12 @@ def build(studio: Studio, site: gr.Blocks) -> None:
         shown, can_start = answer(studio)
         return [shown, gr.update(interactive=can_start, variant="primary" if can_start else "secondary")]
 
-    look.click(rehearse, outputs=[found, start], concurrency_limit=1, **WORKING)
+    def enter(request: gr.Request) -> list[Any]:
+        return rehearse() if request.query_params.get(ASKED) else [gr.skip(), gr.skip()]
+
+    one_by_one: dict[str, Any] = {"concurrency_id": "rehearsal", "concurrency_limit": 1}
+    site.load(enter, outputs=[found, start], **WORKING, **one_by_one)
+    look.click(rehearse, outputs=[found, start], **WORKING, **one_by_one)
     start.click(studio.start_draft, outputs=started, **QUIET).then(None, started, None, js=TO_TRAIN, **QUIET)
 
 

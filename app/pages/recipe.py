@@ -10,6 +10,7 @@ import gradio as gr
 
 from app.desk import Refused
 from app.page import QUIET, WORKING, Page, note
+from app.pages import check
 from app.pages.home import TO_TRAIN
 from app.parts import form
 from app.studio import Studio
@@ -36,7 +37,9 @@ class RecipePage:
                 self._controls()
             with gr.Column(scale=2, min_width=320):
                 self._beside()
-        self.seen = gr.State([])
+        self.seen = gr.JSON(visible=False)
+        """What every control was given, kept in the browser: it comes with the values that a user changed, so that an answer on
+        its way there is never taken for a change."""
         self.told = gr.State([])
         self.started = gr.Textbox(visible=False)
         self._connect(site)
@@ -46,7 +49,7 @@ class RecipePage:
     def _controls(self) -> None:
         choices = [(f"{preset.name}: {preset.title}", preset.name) for preset in presets.list_presets()]
         self.preset = gr.Dropdown(choices, label=say("recipe.preset"), elem_id="preset")
-        with gr.Column(elem_classes="fields"):
+        with gr.Column(elem_classes="fields", visible=False) as self.fields:
             self.controls = [form.control(row, visible=True) for row in self.basic]
         self.search = gr.Textbox(label=say("recipe.search"), placeholder=say("recipe.search_hint"), elem_id="search")
         self.groups = []
@@ -59,7 +62,7 @@ class RecipePage:
     def _beside(self) -> None:
         self.verdict = gr.HTML(elem_id="verdict")
         with gr.Row():
-            self.look = gr.Button(say("recipe.look"), link="./check", elem_id="look")
+            self.look = gr.Button(say("recipe.look"), link=f"./check?{check.ASKED}=1", elem_id="look")
             self.start = gr.Button(say("recipe.start"), variant="primary", elem_id="start")
         self.changes = gr.CheckboxGroup(label=say("recipe.changed"), info=say("recipe.changed_hint"), visible=False)
         self.toml = gr.Code(language=None, label=say("recipe.toml"), interactive=False, elem_id="toml", wrap_lines=True)
@@ -73,6 +76,7 @@ class RecipePage:
             self.start,
             self.changes,
             self.toml,
+            self.fields,
             *self.groups,
             *self.controls,
             self.seen,
@@ -96,7 +100,7 @@ class RecipePage:
         """Everything as the draft has it."""
         return self._updates(search, [])
 
-    def edit(self, search: str, seen: list[Any], told: list[Any], *values: Any) -> list[Any]:
+    def edit(self, search: str, seen: list[Any] | None, told: list[Any], *values: Any) -> list[Any]:
         """A control was changed by the user."""
         try:
             changes = form.changed(self.rows, seen, values) if seen else {}
@@ -105,7 +109,7 @@ class RecipePage:
             gr.Warning(html.escape(str(error)))
         return self._updates(search, told, values)
 
-    def seek(self, search: str, seen: list[Any], told: list[Any], *values: Any) -> list[Any]:
+    def seek(self, search: str, seen: list[Any] | None, told: list[Any], *values: Any) -> list[Any]:
         """Other settings are looked for."""
         return self._updates(search, told, values)
 
@@ -163,6 +167,7 @@ class RecipePage:
             {"interactive": not judged["problem"]},
             {"choices": lines, "value": list(changes), "visible": bool(changes)},
             {"value": judged["toml"]},
+            {"visible": True},
             *self._group_updates(visible, changes, search),
             *(form.update(row, value, show, row["path"] in changes) for row, value, show in rows),
         ]

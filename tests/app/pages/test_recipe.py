@@ -94,3 +94,13 @@ def test_a_started_recipe_is_in_the_queue(page):
 
 def test_a_change_in_one_line():
     assert change_line("optimizer.lr", None, 0.001) == "optimizer.lr: not set → 0.001"
+
+
+def test_values_of_a_page_that_has_no_answer_yet_are_no_changes(page):
+    before = page.studio.draft.values
+    page.edit("", None, [], *(row["default"] for row in page.rows))
+    assert page.studio.draft.values == before
+
+
+def test_what_a_tab_was_shown_travels_with_its_values(page):
+    assert not isinstance(page.seen, gr.State), "a state of the server may be newer than the values that a tab sends"
