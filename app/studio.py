@@ -1,4 +1,4 @@
-"""What the pages work with: the runs, the queue, the recipe being edited, and the process that answers questions."""
+"""What the pages work with: the runs, the queue, the recipe being edited, own presets, and the process that answers questions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import gradio as gr
 from app.desk import Desk, Refused
 from app.draft import Draft
 from app.files import FILES, Files
+from app.own import Own
 from app.pictures import DATASETS, Pictures
 from app.places import Places
 from app.queue import Queue
 from app.runs import Runs
+from trainer import presets
 
 STATE = ".app"
 """Folder of the server's own files among the runs; never served."""
@@ -33,9 +35,10 @@ class Studio:
         self.runs = Runs(output)
         self.queue = Queue(output, self.state)
         self.draft = Draft(self.state / "draft.json")
-        own = (output, output.parent / DATASETS, output.parent / FILES)
+        own = (output, *(output.parent / name for name in (DATASETS, FILES, presets.OWN)))
         self.places = Places(None if folders is None else [*own, *folders])
         self.desk = Desk(self.places)
+        self.own = Own(output.parent / presets.OWN)
         self.pictures = Pictures(output.parent / DATASETS, self.draft, self.desk)
         self.files = Files(output.parent / FILES, self.desk.ask, self.apart)
 

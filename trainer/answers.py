@@ -6,18 +6,24 @@ Each public function is a question; see ``app.desk``.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from morelora.errors import MoreLoraError
 from trainer import album, file_tools, presets, publish, settings
 from trainer.errors import InputError, TrainerError
+from trainer.metadata import read_recipe
 from trainer.rehearsal import rehearse
 from trainer.relevance import without_effect, without_vain
 from trainer.schema import Setting, walk
 from trainer.strengths import render_strengths
 
 Values = dict[str, Any]
+
+LARGEST_RECIPE = 2**20
+"""Bytes of a TOML file that is read."""
 
 EDITS = (album.album, album.write_captions, album.leave_out, album.move)
 
@@ -80,6 +86,36 @@ def read(text: str) -> Values:
     return values
 
 
+def read_file(path: str) -> Values:
+    """The nested values of the recipe in a file: TOML, or an adapter file, whose recipe has no local paths.
+
+    Raises ``InputError``, whose messages name the file without its folder, which may be one of the server's own.
+    """
+    file = Path(path)
+    try:
+        return _read_adapter(file) if file.suffix.lower() == ".safetensors" else _read_toml(file)
+    except InputError as error:
+        raise InputError(error.what.replace(path, file.name), error.fix) from error
+    except RecursionError as error:
+        raise InputError(f"{file.name} is nested too deeply to be a recipe", "give a TOML file of settings") from error
+
+
+def _read_adapter(file: Path) -> Values:
+    return settings.to_values(read_recipe(file), whole=False)
+
+
+def _read_toml(file: Path) -> Values:
+    if file.stat().st_size > LARGEST_RECIPE:
+        raise InputError(f"{file} is too large to be a recipe", f"give a TOML file of at most {LARGEST_RECIPE >> 10} KiB")
+    values = presets.read_toml(presets.read_text(file), str(file))
+    settings.parse(values, str(file))
+    try:
+        json.dumps(values)
+    except TypeError as error:
+        raise InputError(f"{file} holds a date or a time, which no setting is", "write it in quotes") from error
+    return values
+
+
 def with_algorithm(values: Values, preset_name: str, algorithm: str) -> Values:
     """The recipe with another algorithm: adapter and rate as the sister preset has them, ``sd15-loha`` for ``sd15-lora``.
 
@@ -101,6 +137,6 @@ def with_algorithm(values: Values, preset_name: str, algorithm: str) -> Values:
     return result
 
 
-RECIPES = (schema, preset, check, read, with_algorithm, without_vain)
+RECIPES = (schema, preset, check, read, read_file, with_algorithm, without_vain)
 WORK = (rehearse, render_strengths)
 QUESTIONS = {question.__name__: question for question in (*RECIPES, *WORK, *EDITS, *file_tools.TOOLS, publish.publish)}

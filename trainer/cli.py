@@ -87,9 +87,11 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
     doors = parser.add_argument_group("what to do").add_mutually_exclusive_group()
-    doors.add_argument("--preset", metavar="NAME|FILE.toml", help="start from a shipped preset, or from a TOML file")
+    doors.add_argument(
+        "--preset", metavar="NAME|FILE.toml", help="start from a shipped preset, one of your own in recipes/, or a TOML file"
+    )
     doors.add_argument("--resume", metavar="RUN_DIR", type=Path, help="go on with a run that stopped")
-    doors.add_argument("--list-presets", action="store_true", help="list the shipped presets")
+    doors.add_argument("--list-presets", action="store_true", help="list the shipped presets and your own")
     doors.add_argument("--doctor", action="store_true", help="show device, memory, versions and missing extras")
     group = parser.add_argument_group("settings")
     for setting in _short_settings():
@@ -136,7 +138,7 @@ def _dispatch(options: argparse.Namespace) -> int:
     _has_a_place(options, ("json", "plot_timesteps"))
     if options.list_presets:
         _only(options, "--list-presets", "it lists presets and reads no settings")
-        for preset in presets.list_presets():
+        for preset in [*presets.list_presets(), *presets.list_own()]:
             print(f"{preset.name:<16} {preset.title}")
     elif options.doctor:
         _only(options, "--doctor", "it looks at the machine and reads no settings")

@@ -1,5 +1,7 @@
 """Presets: TOML files of the settings that matter to them. The first line is a comment, the title.
 
+Those that ship lie in the project, the user's own in a folder of the place where the program is started.
+
 Imports no torch, so that the browser's process can list them.
 """
 
@@ -15,6 +17,8 @@ from trainer.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "presets"
+OWN = Path("recipes")
+"""Folder of the user's own presets, beside the runs."""
 PATHS = (("data", "images"),)
 """Settings that are paths; in a shipped preset they are relative to the project's folder."""
 
@@ -23,7 +27,7 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Preset:
-    """A shipped preset."""
+    """A preset, shipped or the user's own."""
 
     name: str
     title: str
@@ -40,8 +44,15 @@ def list_presets() -> list[Preset]:
     return [Preset(file.stem, _title(file), file) for file in sorted(FOLDER.glob("*.toml"))]
 
 
+def list_own(folder: Path = OWN) -> list[Preset]:
+    """The user's own presets by name; a file that is called like a shipped one is none."""
+    shipped = {preset.name for preset in list_presets()}
+    files = [file for file in sorted(folder.glob("*.toml")) if file.stem not in shipped and not file.name.startswith(".")]
+    return [Preset(file.stem, _title(file), file) for file in files]
+
+
 def load(name_or_path: str) -> Values:
-    """The nested values of a shipped preset, or of a file whose name ends in ``.toml``.
+    """The nested values of a preset, or of a file whose name ends in ``.toml``.
 
     Raises:
         InputError: there is no such preset or file, or it is no TOML.
@@ -50,12 +61,15 @@ def load(name_or_path: str) -> Values:
     if file.suffix == ".toml":
         return read_toml(read_text(file), str(file))
     shipped = {preset.name: preset.file for preset in list_presets()}
-    if name_or_path not in shipped:
-        near = difflib.get_close_matches(name_or_path, shipped, n=1, cutoff=0.4)
+    known = shipped | {preset.name: preset.file for preset in list_own()}
+    if name_or_path not in known:
+        near = difflib.get_close_matches(name_or_path, known, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]}?" if near else ""
-        fix = f"choose from {', '.join(shipped)}, or give a file whose name ends in .toml"
+        fix = f"choose from {', '.join(known)}, or give a file whose name ends in .toml"
         raise InputError(f"there is no preset {name_or_path!r}{hint}", fix)
-    values = read_toml(read_text(shipped[name_or_path]), f"preset {name_or_path}")
+    values = read_toml(read_text(known[name_or_path]), f"preset {name_or_path}")
+    if name_or_path not in shipped:
+        return values
     for section, key in PATHS:
         if key in values.get(section, {}):
             values[section][key] = str(ROOT / values[section][key])
@@ -66,7 +80,7 @@ def read_toml(text: str, source: str) -> Values:
     """Nested values of a TOML text. Raises ``InputError`` with the line."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers without end, and brackets in brackets without end
         fix = 'write lines such as  lr = 1e-4  or  base = "folder"  under a heading such as  [optimizer]'
         raise InputError(f"{source} is not valid TOML: {error}", fix) from error
 
@@ -82,5 +96,5 @@ def read_text(file: Path) -> str:
 
 
 def _title(file: Path) -> str:
-    first = file.read_text(encoding="utf-8").partition("\n")[0]
+    first = file.read_text(encoding="utf-8-sig", errors="replace").partition("\n")[0]
     return first.lstrip("# ").strip() if first.startswith("#") else file.stem

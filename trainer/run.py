@@ -27,11 +27,15 @@ EMBEDDING = "-embedding"
 PATIENCE = 1.0
 """Seconds to wait for a held folder: a page that asks ``is_held`` holds it for an instant itself."""
 
+LONGEST_NAME = 180
+"""Bytes of a run's name: a file system takes 255, and files of a run append to it."""
+
 
 def slug(name: str) -> str:
     """A name that is safe as a file name on every system; raises ``InputError`` where nothing is left."""
     text = unicodedata.normalize("NFC", name)
     text = re.sub(r'[\x00-\x1f<>:"/\\|?*]+', "-", text).strip(" .-")[:100]
+    text = text.encode(errors="ignore")[:LONGEST_NAME].decode(errors="ignore").strip(" .-")
     if not text:
         raise InputError(f"run.name = {name!r} has no character that a file name can have", "give a name such as my-style")
     return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -13,9 +13,11 @@ from app.page import QUIET, WORKING, Page, note
 from app.pages import check
 from app.pages.home import TO_TRAIN
 from app.parts import form
+from app.parts.recipe_file import RecipeFile
 from app.studio import Studio
 from app.text import say
 from trainer import presets
+from trainer.errors import InputError
 
 ALGORITHM = "adapter.algorithm"
 
@@ -47,8 +49,7 @@ class RecipePage:
     # what is seen
 
     def _controls(self) -> None:
-        choices = [(f"{preset.name}: {preset.title}", preset.name) for preset in presets.list_presets()]
-        self.preset = gr.Dropdown(choices, label=say("recipe.preset"), elem_id="preset")
+        self.preset = gr.Dropdown(self._presets(), label=say("recipe.preset"), elem_id="preset")
         with gr.Column(elem_classes="fields", visible=False) as self.fields:
             self.controls = [form.control(row, visible=True) for row in self.basic]
         self.search = gr.Textbox(label=say("recipe.search"), placeholder=say("recipe.search_hint"), elem_id="search")
@@ -65,7 +66,10 @@ class RecipePage:
             self.look = gr.Button(say("recipe.look"), link=f"./check?{check.ASKED}=1", elem_id="look")
             self.start = gr.Button(say("recipe.start"), variant="primary", elem_id="start")
         self.changes = gr.CheckboxGroup(label=say("recipe.changed"), info=say("recipe.changed_hint"), visible=False)
-        self.toml = gr.Code(language=None, label=say("recipe.toml"), interactive=False, elem_id="toml", wrap_lines=True)
+        self.toml = gr.Code(
+            language=None, label=say("recipe.toml"), interactive=False, elem_id="toml", wrap_lines=True, buttons=["copy"]
+        )
+        self.file = RecipeFile(self.studio)
 
     # what happens
 
@@ -91,6 +95,10 @@ class RecipePage:
         )  # fmt: skip
         gr.on([self.search.submit, self.search.input], self.seek, given, live, trigger_mode="always_last", **QUIET, **one_by_one)
         self.preset.input(self.begin, [self.preset, self.search], live, **WORKING, **one_by_one)
+        self.file.take.upload(self.take, [self.file.take, self.search], live, **WORKING, **one_by_one)
+        gr.on(
+            [self.file.keep.click, self.file.name.submit], self.keep, [self.file.name, self.search], live, **QUIET, **one_by_one
+        )
         self.changes.input(self.reset, [self.changes, self.search], live, **QUIET, **one_by_one)
         self.start.click(self.studio.start_draft, outputs=self.started, **WORKING, **one_by_one).then(
             None, self.started, None, js=TO_TRAIN, **QUIET
@@ -114,9 +122,22 @@ class RecipePage:
         return self._updates(search, told, values)
 
     def begin(self, preset: str, search: str) -> list[Any]:
-        """Another preset."""
-        self.studio.draft.begin(presets.load(preset), preset)
+        """Another preset, shipped or own."""
+        own = self.studio.own.file(preset)
+        try:
+            values = self.studio.desk.ask("read_file", str(own)) if own else presets.load(preset)
+            self.studio.draft.begin(values, preset)
+        except (InputError, Refused) as error:
+            gr.Warning(html.escape(str(error)))
         return self._updates(search, [])
+
+    def take(self, file: str, search: str) -> list[Any]:
+        """A recipe from a file."""
+        return self._said(lambda: self.file.taken(file), search)
+
+    def keep(self, name: str, search: str) -> list[Any]:
+        """The recipe as an own preset."""
+        return self._said(lambda: self.file.kept(name), search)
 
     def reset(self, kept: list[str], search: str) -> list[Any]:
         """Take back the changes that are no longer ticked."""
@@ -124,6 +145,19 @@ class RecipePage:
         return self._updates(search, [])
 
     # how
+
+    def _presets(self) -> list[tuple[str, str]]:
+        """What can be begun with, own ones first."""
+        own = [(say("recipe.own_preset", name=preset.name), preset.name) for preset in self.studio.own.presets()]
+        return own + [(f"{preset.name}: {preset.title}", preset.name) for preset in presets.list_presets()]
+
+    def _said(self, act: Callable[[], str], search: str) -> list[Any]:
+        """Do it, say what came of it, show what is there now."""
+        try:
+            gr.Info(html.escape(act()))
+        except Refused as error:
+            gr.Warning(html.escape(str(error)))
+        return self._updates(search, [])
 
     def _take(self, changes: Mapping[str, Any]) -> None:
         algorithm = changes.get(ALGORITHM)
@@ -161,8 +195,9 @@ class RecipePage:
         visible = [form.is_relevant(row, algorithm, judged["no_effect"]) and form.matches(row, search) for row in self.rows]
         lines = [(change_line(path, *pair), path) for path, pair in changes.items()]
         rows = zip(self.rows, seen, visible, strict=True)
+        choices = self._presets()
         return seen, [
-            {"value": draft.preset or None},
+            {"choices": choices, "value": draft.preset if draft.preset in dict(choices).values() else None},
             {"value": note(judged["problem"] or say("recipe.fine"), "bad" if judged["problem"] else "good")},
             {"interactive": not judged["problem"]},
             {"choices": lines, "value": list(changes), "visible": bool(changes)},

@@ -128,7 +128,7 @@ def send(server: Server, method: str, path: str, body: bytes = b"", headers: dic
 
 def files_of(server: Server) -> set[str]:
     """Everything that a request could have written beside what the app keeps for itself."""
-    own = ("runs", "datasets", "server.log")
+    own = ("runs", "datasets", "recipes", "server.log")
     found = [path.relative_to(server.folder) for path in server.folder.rglob("*")]
     return {
         str(path) for path in found if path.parts[0] not in own and not path.parts[0].startswith(("morelora-", "torch", "tmp"))
@@ -367,6 +367,8 @@ def test_every_function_bears_wrong_values(server, wrong):
     assert len(answers) == asked > 20
     assert all(is_harmless(json.dumps(answer["output"])) for answer in answers)
     assert server.is_well() and files_of(server) == before
+    own = server.folder / "recipes"
+    assert all(path.parent == own and path.suffix == ".toml" for path in own.rglob("*"))
     assert not [path for path in server.runs.iterdir() if path.name not in ("held", "away", ".app", BAD.replace("/", ""))]
 
 
