@@ -5,8 +5,9 @@ Start       ``l = 0``: the unchanged model.
 Parameters  ``n``, or ``m``.
 Cost        one operation over the input, or two over the output.
 Export      input: a LoRA of zeros with ``dora_scale = (1 + l) * ||W||`` by column, which A1111, Forge, ComfyUI and InvokeAI
-            read exactly; output: dense ``diff``, which they read too. Own tensors (sidecar form, and LyCORIS' files):
-            ``weight``, ``on_input``, which ComfyUI and Forge do not read.
+            read exactly, of ``m + 2 n`` numbers, since InvokeAI takes such a scale beside a LoRA alone; output: dense ``diff``,
+            which they read too. Own tensors (sidecar form, and LyCORIS' files): ``weight``, ``on_input``, which ComfyUI and Forge
+            do not read.
 Use         very few pictures: features of the base are made stronger or weaker, none is new.
 Source      Few-Shot Parameter-Efficient Fine-Tuning, arXiv 2205.05638.
 """
