@@ -163,6 +163,8 @@ def _others() -> Iterable[Form]:
     yield Form("tlora", "morelora", ours("tlora", rank=8))
     yield Form("glora", "morelora", ours("glora", rank=8))
     yield from _lycoris_and_bypass("glora", "glora", lora_dim=8, alpha=8)
+    yield Form("vera", "morelora", ours("vera", rank=64))
+    yield Form("vera", "peft", peft("Vera", r=64))
     yield Form("serial", "morelora", ours("serial", rank=8), SERIAL)
 
 

@@ -22,6 +22,7 @@ from morelora.algorithms.oft import OFT
 from morelora.algorithms.serial import Serial
 from morelora.algorithms.sora import SoRA
 from morelora.algorithms.ssf import SSF
+from morelora.algorithms.tied import Tied
 from morelora.algorithms.tlora import TLoRA
 from morelora.algorithms.vera import VeRA
 
@@ -47,4 +48,5 @@ ALGORITHMS: dict[str, type[Adapter]] = {
     "tlora": TLoRA,
     "glora": GLoRA,
     "vera": VeRA,
+    "tied": Tied,
 }

@@ -112,7 +112,7 @@ class AdapterConfig(BaseModel):
         "difference; bitfit: biases; ssf, ia3: scales; norm: norms; oft, boft: rotations; serial: small networks after layers; "
         "adalora, sora: LoRA whose ranks go where they matter, or fade; dylora: of every rank at once; tlora: by noise; "
         "glora: of a layer's inputs too; "
-        "vera: vectors around random factors that layers share.",
+        "vera: vectors around random factors that layers share; tied: around factors that layers share and train.",
         json_schema_extra={"level": "basic"},
     )
     layers: Literal["attention", "transformer", "all"] = Field(

@@ -84,6 +84,7 @@ UNRANKED = {
     "krona": _krona,
     "krona_res": lambda a: _krona(a).reshape(a.site.m, -1) + a.gamma * torch.eye(a.site.m, dtype=a.gamma.dtype),
     "vera": lambda a: torch.diag(a.v) @ a.up @ torch.diag(a.u) @ a.down,
+    "tied": lambda a: torch.diag(a.v) @ a.up @ torch.diag(a.u) @ a.down,
 }
 """What does not depend on the weight and has no scale of ``alpha / rank``."""
 

@@ -103,6 +103,12 @@ EXTRA: dict[str, tuple[dict[str, Any], ...]] = {
     "glora": ({"rank": 2, "alpha": 3.0, "rs": True},),
     "tlora": ({"rank": 2, "alpha": 3.0, "rs": True, "singular": "principal"},),
     "vera": ({"rank": 2, "d_initial": 0.7},),
+    "tied": (
+        {"rank": 2, "freeze_up": True, "freeze_down": True},
+        {"rank": 2, "freeze_up": True, "freeze_v": True, "tie": "down"},
+        {"rank": 2, "freeze_up": True, "freeze_u": True, "freeze_v": True},
+        {"rank": 2, "freeze_u": True, "freeze_v": True, "freeze_down": True, "tie": "up"},
+    ),
 }
 """Options that are worth cases of their own, by algorithm. Every algorithm of the registry is there without them."""
 SMALL = {"rank": 3, "alpha": 1.5, "block_size": 2}

@@ -79,6 +79,9 @@ def expected_count(case: Case, adapter: Adapter) -> int:
         return extra + r * (m + c + 1)
     if case.algorithm == "vera":
         return extra + r + m
+    if case.algorithm == "tied":
+        sizes = {"up": m * r, "down": r * c, "u": r, "v": m}
+        return extra + sum(size for name, size in sizes.items() if not options[f"freeze_{name}"])
     if case.algorithm in ("hadamard", "additive", "dylora"):
         return extra + r * (m + c)
     if case.algorithm == "glora":
@@ -103,6 +106,10 @@ def expected_count(case: Case, adapter: Adapter) -> int:
     "adapter.on_input",
     "adapter.block_size",
     "adapter.rescale",
+    "adapter.freeze_up",
+    "adapter.freeze_down",
+    "adapter.freeze_u",
+    "adapter.freeze_v",
 )
 @GRID
 def test_parameter_count_is_the_formula(case: Case) -> None:

@@ -92,6 +92,7 @@ def test_merged_and_stacked_runs_learn_the_same_and_only_one_writes_into_the_bas
         ({"adapter__max_norm": 1.0}, "cannot limit the sum"),
         ({"adapter__algorithm": "tlora"}, "relora.every: unet.*course of its own"),
         ({"adapter__algorithm": "vera", "adapter__alpha": None}, "relora.every: unet.*share the factors of vera.*layer by layer"),
+        ({"adapter__algorithm": "tied", "adapter__alpha": None}, "relora.every: unet.*share the factors of tied.*layer by layer"),
         ({"train__ema": 0.5}, "train.ema does not go together with relora"),
         ({"model__dtype": "bf16", "relora__keep": "merge"}, "not held in fp32"),
     ],

@@ -137,6 +137,8 @@ FROZEN = {
     "lora-fa": {"adapter__freeze_down": True},
     "pissa": {"adapter__start": "pissa", "adapter__rank": 2} | NO_RANKS,
     "vera": {"adapter__algorithm": "vera", "adapter__rank": 4, "adapter__alpha": None},
+    "tied": {"adapter__algorithm": "tied", "adapter__alpha": None},
+    "tied, frozen": {"adapter__algorithm": "tied", "adapter__alpha": None, "adapter__freeze_down": True, "adapter__tie": "up"},
     "loha, residual": {"adapter__algorithm": "loha", "adapter__start": "residual"} | NO_RANKS,
 }
 """What holds numbers that do not train."""

@@ -57,6 +57,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dylora": {"algorithm": "dylora", "rank": 4, "alpha": 2.0},
     "tlora": {"algorithm": "tlora", "rank": 4, "alpha": 2.0},
     "vera": {"algorithm": "vera", "rank": 4},
+    "tied": {"algorithm": "tied", "rank": 4},
     "dora over vera": {"algorithm": "vera", "rank": 4, "weight_decompose": True},
     "dora over sora": {"algorithm": "sora", "rank": 4, "alpha": 2.0, "weight_decompose": True},
     "boft": {"algorithm": "boft", "block_size": 4, "rescale": True},
@@ -152,6 +153,7 @@ def test_webui_form_gives_clients_our_weight(settings):
         "additive",
         "glora",
         "vera",
+        "tied",
     ],
 )
 @torch.no_grad()
