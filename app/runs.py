@@ -42,8 +42,8 @@ class Runs:
 
     def folder(self, name: str | None) -> RunDir | None:
         """A run by its name; None where there is none."""
-        path = next((path for path in self.output.glob("*") if path.name == name), None)
-        return RunDir(path) if path and _is_run(path) else None
+        path = self.output / str(name)
+        return RunDir(path) if name and path.parent == self.output and path.name != ".." and _is_run(path) else None
 
     def view(self, name: str | None) -> View:
         """What a page shows of a run; the state ``none`` where there is none."""
@@ -54,6 +54,11 @@ class Runs:
         """A run's pictures over its steps; empty where there is none."""
         run = self.folder(name)
         return watch.samples(run, self.events(run)) if run else Samples()
+
+    def has_samples(self, name: str) -> bool:
+        """Whether a run has told of pictures, without a look at the disk for each."""
+        run = self.folder(name)
+        return run is not None and watch.last(self.events(run), "Preview") is not None
 
     def recipe(self, name: str) -> dict[str, Any]:
         """A run's settings by dotted path, read again only where the file is another one; none where it cannot be read."""

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import unicodedata
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,10 @@ class RunDir:
         self.before_after = path / "before_after.png"
         self.verify_file = path / "verify.json"
         self.findings_file = path / "findings.json"
-        self._lock = FileLock(path / "run.lock")
+
+    @cached_property
+    def _lock(self) -> FileLock:
+        return FileLock(self.path / "run.lock")
 
     @classmethod
     def create(cls, output: Path, name: str) -> RunDir:

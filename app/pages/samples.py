@@ -54,13 +54,13 @@ class SamplesPage:
 
     def show(self, name: str | None) -> list[Any]:
         """A run's samples."""
-        names = [each for each in self.studio.runs.names() if self.studio.runs.samples(each).steps]
+        names = [each for each in self.studio.runs.names() if self.studio.runs.has_samples(each)]
         name = name if name in names else next(iter(names), None)
         found = self.studio.runs.samples(name)
         choices = [(prompt, number) for number, prompt in enumerate(found.names)]
         return [
             gr.update(choices=names, value=name),
-            over_steps(found) if name else note(say("samples.none")),
+            over_steps(found) if found.steps else note(say("samples.none")),
             gr.update(choices=choices, value=0 if choices else None),
             gr.update(value=first_and_last(found, 0)),
             self.shown_at(name, 1.0),

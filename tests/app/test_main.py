@@ -71,6 +71,18 @@ def test_a_taken_port_gives_the_next_one():
         assert taken < main.free_port("127.0.0.1", taken) <= taken + 20
 
 
+def test_a_port_that_another_server_takes_meanwhile_gives_the_next_one():
+    tried: list[int] = []
+
+    class Page:
+        def launch(self, server_port: int, **settings: object) -> None:
+            tried.append(server_port)
+            if len(tried) == 1:
+                raise OSError(f"Cannot find empty port in range: {server_port}-{server_port}.")
+
+    assert main.launch(Page(), main.parse(["--port", "7900"]), {}) == tried[1] > tried[0] >= 7900
+
+
 def test_no_port_at_all_is_told(monkeypatch):
     monkeypatch.setattr(main, "PORTS_TRIED", 1)
     with socket.socket() as holder:

@@ -7,7 +7,7 @@ import time
 
 from app.runs import Runs
 from trainer import presets
-from trainer.events import Finished, Started, Step
+from trainer.events import Finished, Preview, Started, Step
 
 
 def test_only_runs_have_names_and_the_newest_is_first(tmp_path):
@@ -72,3 +72,10 @@ def test_a_recipe_is_read_once_until_it_is_another_one(tmp_path, run, monkeypatc
     assert runs.recipe("one") == {"train.steps": 50} and len(read) == 2
     run.config_file.write_text("[torn")
     assert runs.recipe("one") == {} == runs.recipe("nobody")
+
+
+def test_samples_are_known_without_a_look_at_the_disk(tmp_path, run):
+    runs = Runs(tmp_path)
+    assert not runs.has_samples("one") and not runs.has_samples("nobody")
+    run.emit(Preview(0, ["previews/gone.png"], ["a fox"]))
+    assert runs.has_samples("one") and runs.samples("one").steps == ()
