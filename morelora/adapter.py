@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from morelora import cost, ways
@@ -22,7 +23,17 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    meaningless: ClassVar[Mapping[str, str]] = {}
+    """Options that other algorithms have and this one cannot: why, and what to choose."""
+
     module_dropout: float = Field(0.0, ge=0, lt=1, description="Chance that a layer's adapter is skipped for one training step.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_meaning(cls, values: Any) -> Any:
+        for name in cls.meaningless.keys() & values if isinstance(values, Mapping) else ():
+            raise ValueError(f"{name} = {values[name]!r} {cls.meaningless[name]}")
+        return values
 
     @property
     def is_homogeneous(self) -> bool:

@@ -13,6 +13,7 @@ from morelora import ways
 from morelora.adapter import BranchOptions, Options, RankAdapter
 from morelora.factors import divisors_near, kron, uniform
 from morelora.kronecker import Kronecker
+from morelora.residual import StartChoice
 from morelora.site import Site
 
 
@@ -24,7 +25,7 @@ class SplitOptions(Options):
     )
 
 
-class WholeOptions(SplitOptions, BranchOptions):
+class WholeOptions(SplitOptions, StartChoice):
     """Settings of a product of two whole matrices."""
 
     scale: float = Field(1.0, gt=0, description="The product is multiplied by this.")

@@ -10,6 +10,8 @@ Rank        twice the algorithm's. Of factors ``up, down`` the change is
                 D(theta) - D(theta0) = [up - up0, up0] @ [down; down - down0],
 
             whose differences are made in float32: nothing cancels in half precision, in training or in a file.
+Ranks       that are gated, or not drawn in a step, take their start with them (``morelora/anchored.py``): ``adalora``, ``sora``,
+            ``dylora``; and so does ``glora``, whose change depends on the weight.
 Parameters  the algorithm's, and as many frozen, which checkpoints hold: ``theta0`` must come back to the last bit.
 Cost        twice the algorithm's as a plain LoRA; where that is more than the layer itself, and where the algorithm has no thin
             factors, the ``m c`` numbers of the whole change. One decomposition of each weight at the start.
@@ -30,7 +32,8 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
 from morelora import ways
-from morelora.adapter import Adapter, RankOptions, Tensors, need_any
+from morelora.adapter import Adapter, BranchOptions, RankOptions, Tensors, need_any
+from morelora.anchored import Anchored
 from morelora.as_lora import plain_tensors
 from morelora.cost import Work
 from morelora.errors import AdapterError
@@ -45,8 +48,8 @@ NONE = torch.empty(0)
 """The weight, for changes that do not depend on it."""
 
 
-class StartOptions(RankOptions):
-    """Settings of the algorithms whose start can be chosen; their change must not depend on the weight."""
+class StartChoice(BranchOptions):
+    """Settings of the algorithms whose start can be chosen."""
 
     takes_weight: ClassVar[bool] = False
     """Whether its factors can take a decomposition of the weight."""
@@ -63,14 +66,18 @@ class StartOptions(RankOptions):
         return self.start == "default"
 
     @model_validator(mode="after")
-    def _may_start_so(self) -> StartOptions:
+    def _may_start_so(self) -> StartChoice:
         if self.start in OF_WEIGHT and not self.takes_weight:
             what = "decomposes the weight into two factors, and this algorithm's change is no product of two"
             raise ValueError(f"start = {self.start!r} {what}: use start = 'residual', or algorithm = 'lora'")
-        if self.start != "default" and self.rank_dropout:
+        if self.start != "default" and self.chances[1]:
             why = "would drop ranks of the change and keep those of its start"
             raise ValueError(f"rank_dropout {why}: set it to 0, or start = 'default'")
         return self
+
+
+class StartOptions(StartChoice, RankOptions):
+    """Settings of those of them that have a rank."""
 
 
 @torch.no_grad()
@@ -81,14 +88,15 @@ def started(adapter: Adapter, weight: Tensor, generator: Generator | None = None
         AdapterError: the layer has fewer singular vectors than the rank.
     """
     options = adapter.options
-    if not isinstance(options, StartOptions) or options.start == "default":
+    if not isinstance(options, StartChoice) or options.start == "default":
         return adapter
     if options.start == "residual":
         for factor in adapter.zero_factors():
-            factor.copy_(uniform(tuple(factor.shape), factor.shape[-1], generator))
+            if factor.dim():  # a change that is linear in one number begins at no other than itself
+                factor.copy_(uniform(tuple(factor.shape), factor.shape[-1], generator))
     elif not weight.is_meta:
         adapter.take(*decomposed(adapter.site, options, weight))
-    return Residual(adapter)
+    return adapter.anchor() if isinstance(adapter, Anchored) else Residual(adapter)
 
 
 def decomposed(site: Site, options: StartOptions, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,6 +148,10 @@ class Residual(Adapter):
 
     def remark(self) -> str:
         return self.inner.remark()
+
+    def zero_factors(self) -> list[nn.Parameter]:
+        """The numbers that ``started`` leaves as they are."""
+        return [factor for factor in self.inner.zero_factors() if not factor.dim()]
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
         now, start = (self.inner.factors(), self.origin.factors()) if self.rank is not None else (None, None)

@@ -5,6 +5,9 @@ Training    a budget shrinks from ``rank`` to ``final rank`` a layer on average,
             share it; a penalty keeps the columns of ``up`` and the rows of ``down`` orthogonal, as singular vectors are.
             Both are in ``morelora/budget.py``.
 Start       ``up, down ~ N(0, 0.02)``, ``gate = 0``: the unchanged model. Only ``gate`` has a gradient in the first step.
+            Also ``residual``, ``pissa`` and ``olora`` (``morelora/residual.py``): less ``up0 diag(gate) down0``, so that a rank
+            without its gate leaves the unchanged model; of the weight's factors the gate has the lengths. Then the ranks are
+            twice as many.
 Rank        what the budget leaves; ranks whose gate is zero are not written.
 Parameters  ``r (m + c + 1)``, of the first rank.
 Cost        ``2 N r (m + c)`` more in the forward pass, of the first rank; ``2 r^2 (m + c)`` for the penalty.
@@ -20,11 +23,11 @@ from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
-from morelora.adapter import RankOptions
 from morelora.budget import Budget
 from morelora.gated import Gated
+from morelora.residual import StartOptions
 from morelora.site import Site
 
 SPREAD = 0.02
@@ -36,9 +39,10 @@ class AdaLoRA(Gated):
     name = "adalora"
     procedure = Budget
 
-    class Options(RankOptions):
+    class Options(StartOptions):
         """Settings of AdaLoRA."""
 
+        takes_weight = True
         target_rank: int | None = Field(
             None, ge=1, le=4096, description="Rank that a layer has on average at the end; empty means half of the rank."
         )
@@ -79,5 +83,12 @@ class AdaLoRA(Gated):
         )
         super().__init__(site, options, up, torch.zeros(options.rank), down)
 
+    def take(self, up: Tensor, down: Tensor) -> None:
+        """With columns and rows of length 1, and their lengths in the gate."""
+        lengths = up.norm(dim=0), down.norm(dim=1)
+        self.up.copy_(up / lengths[0])
+        self.gate.copy_(lengths[0] * lengths[1])
+        self.down.copy_(down / lengths[1][:, None])
+
     def zero_factors(self) -> list[nn.Parameter]:
-        return [self.gate]
+        return [] if self.is_anchored else [self.gate]

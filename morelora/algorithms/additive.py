@@ -36,6 +36,11 @@ class Additive(Factored):
     class Options(RankOptions):
         """Settings of additive LoRA."""
 
+        meaningless = {
+            "start": "would train the same: the change is linear in both factors, so that of a start, taken off again, nothing "
+            "is left. Remove it, or use algorithm = 'lora'"
+        }
+
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)
         check_rank(site, options.rank, times=2)

@@ -5,6 +5,8 @@ Formula     ``W' = W + s(b) * up[:, :b] @ down[:b]`` at rank ``b``, with the one
 Training    each micro step draws one ``b`` out of ``unit, 2 unit, ... rank`` for all layers, so that the first ranks learn
             what matters most. ``normal``: the first ``b`` ranks learn; ``frozen``: only the last ``unit`` of them.
 Start       ``up = 0``: the unchanged model. ``down`` uniform in ``+-1 / sqrt(fan in)``.
+            Also ``residual``, ``pissa`` and ``olora`` (``morelora/residual.py``): at rank ``b`` less the first ``b`` ranks of
+            the start. Then the ranks are twice as many.
 Rank        ``r``, or after the training the lowest whose loss is near the best one (``search``).
 Parameters  ``r (m + c)``.
 Cost        ``2 N b (m + c)`` more in the forward pass.
@@ -24,10 +26,12 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
 from morelora import ways
-from morelora.adapter import Adapter, RankOptions, check_rank
+from morelora.adapter import Adapter, check_rank
+from morelora.anchored import Anchored
 from morelora.as_lora import AsLoRA
-from morelora.factors import uniform
+from morelora.factors import less, uniform
 from morelora.procedure import Procedure, Search
+from morelora.residual import StartOptions
 from morelora.site import Site
 
 
@@ -64,17 +68,19 @@ class DrawnRank(Procedure):
         return self.options.unit * -(-units * (adapter.options.rank // self.options.unit) // self.units)
 
 
-class DyLoRA(AsLoRA):
+class DyLoRA(AsLoRA, Anchored):
     """``W + s(b) * up[:, :b] @ down[:b]``; see the module's docstring."""
 
     name = "dylora"
     procedure = DrawnRank
     decomposes = False
     undecomposed = "whose rank is another in every step"
+    anchors = ("up", "down")
 
-    class Options(RankOptions):
+    class Options(StartOptions):
         """Settings of DyLoRA."""
 
+        takes_weight = True
         unit: int = Field(1, ge=1, description="Ranks are drawn in multiples of this; rank must be one.")
         mode: Literal["normal", "frozen"] = Field(
             "normal", description="What learns at the drawn rank: normal, all ranks up to it; frozen, the last unit of them."
@@ -96,18 +102,29 @@ class DyLoRA(AsLoRA):
 
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
         super().__init__(site, options)
-        check_rank(site, options.rank)
+        check_rank(site, options.rank, times=1 if options.start == "default" else 2)
         self.up = nn.Parameter(torch.zeros(site.m, options.rank))
         self.down = nn.Parameter(uniform((options.rank, site.c), site.c, generator))
         self.drawn: int | None = None
         self.kept = options.rank
 
     def zero_factors(self) -> list[nn.Parameter]:
-        return [self.up]
+        return [] if self.is_anchored else [self.up]
+
+    def take(self, up: Tensor, down: Tensor) -> None:
+        self.up.copy_(up)
+        self.down.copy_(down)
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """At the rank that is kept."""
-        return ways.scaled(self.up[:, : self.kept], self.options.scale_at(self.kept)), self.down[: self.kept]
+        return self._at(self.kept, self.up[:, : self.kept], self.down[: self.kept])
+
+    def _at(self, rank: int, up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+        """The factors of so many ranks, scale included, less those ranks of the start."""
+        if self.is_anchored:
+            up0, down0 = self.at_start()
+            up, down = less((up, down), (up0[:, :rank], down0[:rank]))
+        return ways.scaled(up, self.options.scale_at(rank)), down
 
     def parts(self, strength: float) -> tuple[Tensor, ...]:
         if self.drawn is None or not self.training:
@@ -115,4 +132,5 @@ class DyLoRA(AsLoRA):
         rank, resting = self.drawn, self.drawn - self.options.unit if self.options.mode == "frozen" else 0
         up = torch.cat((self.up[:, :resting].detach(), self.up[:, resting:rank]), 1)
         down = torch.cat((self.down[:resting].detach(), self.down[resting:rank]))
-        return ways.scaled(up, self.options.scale_at(rank) * strength), down
+        up, down = self._at(rank, up, down)
+        return ways.scaled(up, strength), down

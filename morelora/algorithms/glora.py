@@ -3,7 +3,8 @@
 Formula     ``W' = W + s * (W a1 a2 + b1 b2)``, ``a1 (n, r)``, ``a2 (r, n)``, ``b1 (m, r)``, ``b2 (r, c)``, ``s = alpha / r``
             (rsLoRA: ``alpha / sqrt(r)``); on kernels ``a1 a2`` mixes channels, at each tap alike. Not for convolutions with
             groups.
-Start       ``a1, b1`` uniform in ``+-1 / sqrt(r)``, ``a2 = b2 = 0``, as LyCORIS: the unchanged model.
+Start       ``a1, b1`` uniform in ``+-1 / sqrt(r)``, ``a2 = b2 = 0``, as LyCORIS: the unchanged model. Also ``residual``
+            (``morelora/residual.py``): all four random, less ``W a1 a2 + b1 b2`` of these, so that the ranks are twice as many.
 Rank        ``2 r`` of linear layers and 1x1 kernels: exactly ``up = s [W a1, b1]``, ``down = [a2; b2]``. On a kernel of ``k``
             taps ``(k + 1) r``: ``W a1`` has a column for each tap, ``down = [a2 (x) I_k; b2]``.
 Parameters  ``r (3 n + m)``; on kernels ``r (2 n + c + m)``.
@@ -26,25 +27,28 @@ import torch
 from torch import Generator, Tensor, nn
 
 from morelora import ways
-from morelora.adapter import RankAdapter, RankOptions, Tensors, alpha_of, check_rank, need, need_any
+from morelora.adapter import RankAdapter, Tensors, alpha_of, check_rank, need, need_any
+from morelora.anchored import Anchored
 from morelora.as_lora import plain_tensors
 from morelora.errors import AdapterError
-from morelora.factors import no_thicker, uniform
+from morelora.factors import less, no_thicker, uniform
+from morelora.residual import StartOptions
 from morelora.site import Site
 from morelora.through import OnKernel, change, joined, through_layer, through_weight
 
 LEAVES = ("a1.weight", "a2.weight", "b1.weight", "b2.weight")
 
 
-class GLoRA(RankAdapter):
+class GLoRA(RankAdapter, Anchored):
     """``W + s * (W a1 a2 + b1 b2)``; see the module's docstring."""
 
     name = "glora"
     leaves = frozenset(LEAVES)
     filed_as = "lora"
     limits_norm = False
+    anchors = ("a1", "a2", "b1", "b2")
 
-    class Options(RankOptions):
+    class Options(StartOptions):
         """Settings of GLoRA."""
 
     def __init__(self, site: Site, options: Options, generator: Generator | None = None) -> None:
@@ -61,38 +65,51 @@ class GLoRA(RankAdapter):
 
     @property
     def file_rank(self) -> int:
-        return min((self.site.taps + 1) * self.options.rank, self.site.m, self.site.c)
+        rank = (1 + self.is_anchored) * self.options.rank
+        return min((self.site.taps + 1) * rank, self.site.m, self.site.c)
 
     def zero_factors(self) -> list[nn.Parameter]:
-        return [self.a2, self.b2]
+        return [] if self.is_anchored else [self.a2, self.b2]
 
     def rescale(self, factor: float) -> None:
         self.a2.mul_(factor)
         self.b2.mul_(factor)
 
-    def four(self, seen: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``seen = W a1`` and the other three, scale included: what ``OnKernel`` takes."""
+    def four(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``a1, a2, b1, b2``; with a start those of twice the rank that have it taken off."""
+        if not self.is_anchored:
+            return self.a1, self.a2, self.b1, self.b2
+        a1, a2, b1, b2 = self.at_start()
+        return *less((self.a1, self.a2), (a1, a2)), *less((self.b1, self.b2), (b1, b2))
+
+    def parts_of(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """``W a1`` and the other three, scale included: what ``OnKernel`` takes."""
+        a1, *rest = self.four()
+        return self._scaled(through_weight(weight, a1), *rest)
+
+    def _scaled(self, seen: Tensor, a2: Tensor, b1: Tensor, b2: Tensor, strength: float = 1.0) -> tuple[Tensor, ...]:
         factor = self.options.scale * strength
-        return ways.scaled(seen, factor), self.a2, ways.scaled(self.b1, factor), self.b2
+        return ways.scaled(seen, factor), a2, ways.scaled(b1, factor), b2
 
     def delta(self, weight: Tensor) -> Tensor:
-        return change(*self.four(through_weight(weight, self.a1))).view(self.site.weight_shape)
+        return change(*self.parts_of(weight)).view(self.site.weight_shape)
 
     def forward(self, x: Tensor, base: nn.Module, strength: float = 1.0, gain: Tensor | None = None) -> Tensor:
-        parts = self.four(through_layer(base, self.a1.to(ways.compute_dtype(x))), strength)
+        a1, *rest = self.four()
+        parts = self._scaled(through_layer(base, a1.to(ways.compute_dtype(x))), *rest, strength=strength)
         return self.applied(x, base, parts if self.site.is_spatial else joined(*parts), gain)
 
     def norm_factors(self) -> None:
         """Without the weight there are none."""
 
     def factors_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        return no_thicker(*joined(*self.four(through_weight(weight.to(self.a1.dtype), self.a1))))
+        return no_thicker(*joined(*self.parts_of(weight.to(self.a1.dtype))))
 
     def tensors(self, alpha: float) -> Tensors:
-        scale, (one, two, three, four) = self.options.scale, LEAVES
-        a1, a2, b1 = (f[:, :, None, None] if self.site.is_conv else f for f in (self.a1, scale * self.a2, self.b1))
-        own = {one: a1, two: a2, three: b1, four: self.site.kernel_of(scale * self.b2)}
-        return own | {"alpha": torch.tensor(float(self.options.rank))}
+        scale, (a1, a2, b1, b2) = self.options.scale, self.four()
+        narrow = (f[:, :, None, None] if self.site.is_conv else f for f in (a1, scale * a2, b1))
+        own = dict(zip(LEAVES, (*narrow, self.site.kernel_of(scale * b2)), strict=True))
+        return own | {"alpha": torch.tensor(float(len(a2)))}
 
     def file_tensors(self, base: nn.Module, alpha: float) -> Tensors:
         return plain_tensors(self.site, *self.factors_of(base.weight), alpha)

@@ -4,6 +4,7 @@ Formula     ``W' = W + s * (w1 (x) w2)``, ``w1 (p, q)``, ``w2 (m/p, n/q[, kh, kw
             and ``n`` nearest to ``factor``. ``s = scale`` is set, and no rank divides it.
 Rank        ``rank(w1) * rank(w2)``, as a rule full.
 Start       ``w1`` uniform (Kaiming), ``w2 = 0``: the unchanged model.
+            Also ``residual`` (``morelora/residual.py``): all random, less what they make; then its file is dense.
 Parameters  ``p q + m n k^2 / (p q)``; least where ``p q`` is near the root of ``m n k^2`` (``factor = -1``).
 Cost        by reshape, never the product: about ``1/p`` of the base layer.
 Export      a full-matrix LoKr, ``lokr_w1`` with ``s`` folded in and ``lokr_w2``; exact. Read back it is a LoKr.

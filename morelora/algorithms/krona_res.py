@@ -5,6 +5,7 @@ Formula     ``W' = W + s * (w1 (x) w2) + gamma * I``, ``w1`` and ``w2`` as in Kr
             from the start. Any other layer has no identity and is refused.
 Rank        full.
 Start       ``w1`` uniform (Kaiming), ``w2 = 0``, ``gamma = 0``: the unchanged model.
+            Also ``residual`` (``morelora/residual.py``): all random, less what they make; then its file is dense.
 Parameters  ``p q + m n / (p q) + 1``.
 Cost        as KronA, and one operation over the input.
 Export      dense ``diff``, exact and as large as the weight: the sum of two Kronecker products is no LoKr. The sidecar form keeps

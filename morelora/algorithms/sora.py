@@ -4,6 +4,8 @@ Formula     ``W' = W + s * up diag(gate) down``, ``s = alpha / rank``.
 Training    after each step of the optimiser at rate ``lr``: ``gate <- sign(gate) max(|gate| - lr sparsity, 0)``, the proximal
             step of ``sparsity * |gate|``, which leaves exact zeros. A gate that the loss needs comes back.
 Start       ``up = 0``: the unchanged model. ``down`` uniform in ``+-1 / sqrt(fan in)``, ``gate = 1``.
+            Also ``residual``, ``pissa`` and ``olora`` (``morelora/residual.py``): less ``up0 diag(gate) down0``, so that a rank
+            without its gate leaves the unchanged model. Then the ranks are twice as many.
 Rank        gates that are not zero; the others are not written.
 Parameters  ``r (m + c + 1)``.
 Cost        ``2 N r (m + c)`` more in the forward pass.
@@ -19,10 +21,10 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from morelora.adapter import RankOptions
 from morelora.factors import uniform
 from morelora.gated import Gated
 from morelora.procedure import Procedure, Stepped
+from morelora.residual import StartOptions
 from morelora.site import Site
 
 
@@ -49,9 +51,10 @@ class SoRA(Gated):
     name = "sora"
     procedure = Threshold
 
-    class Options(RankOptions):
+    class Options(StartOptions):
         """Settings of SoRA."""
 
+        takes_weight = True
         sparsity: float = Field(
             1.0, ge=0, le=10000, description="How hard gates are drawn to zero: by this times the learning rate in each step."
         )
@@ -60,5 +63,9 @@ class SoRA(Gated):
         down = uniform((options.rank, site.c), site.c, generator)
         super().__init__(site, options, torch.zeros(site.m, options.rank), torch.ones(options.rank), down)
 
+    def take(self, up: Tensor, down: Tensor) -> None:
+        self.up.copy_(up)
+        self.down.copy_(down)
+
     def zero_factors(self) -> list[nn.Parameter]:
-        return [self.up]
+        return [] if self.is_anchored else [self.up]

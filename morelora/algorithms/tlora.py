@@ -88,6 +88,11 @@ class TLoRA(AsLoRA):
     class Options(RankOptions):
         """Settings of T-LoRA."""
 
+        meaningless = {
+            "start": "is for other algorithms: T-LoRA always begins with singular vectors less what they make. For those of a "
+            "random matrix choose basis = 'random', for PiSSA's basis = 'weight' with singular = 'principal'"
+        }
+
         min_rank: int = Field(1, ge=1, le=4096, description="Ranks that learn from pure noise.")
         power: float = Field(1.0, gt=0, le=10, description="How early noise takes ranks away: above 1 from little noise on.")
         basis: Literal["random", "weight"] = Field("random", description="Matrix whose singular vectors the factors start from.")

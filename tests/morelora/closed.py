@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from morelora.adapter import Adapter
+from morelora.anchored import Anchored
 from morelora.residual import Residual
 from morelora.weight_decompose import WeightDecomposed
 
@@ -29,6 +31,22 @@ def closed_delta(adapter: Adapter, weight: Tensor) -> Tensor:
         return adapter.magnitude.reshape(norm.shape) * changed / norm - weight
     if isinstance(adapter, Residual):
         return closed_delta(adapter.inner, weight) - closed_delta(adapter.origin, weight)
+    if isinstance(adapter, Anchored) and adapter.is_anchored:
+        return _closed(adapter, weight) - _closed(_at_start(adapter), weight)
+    return _closed(adapter, weight)
+
+
+def _at_start(adapter: Any) -> Any:
+    """The adapter with the factors that it began with; what has no copy, such as a gate, is as it is."""
+    twin = copy.deepcopy(adapter)
+    with torch.no_grad():
+        for name in adapter.anchors:
+            getattr(twin, name).copy_(getattr(adapter, f"{name}0"))
+    return twin
+
+
+def _closed(adapter: Any, weight: Tensor) -> Tensor:
+    """Of the tensors that train."""
     options, site = adapter.options, adapter.site
     if adapter.name in CHANGED:
         return CHANGED[adapter.name](adapter, weight) - weight

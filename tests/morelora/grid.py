@@ -84,8 +84,8 @@ EXTRA: dict[str, tuple[dict[str, Any], ...]] = {
         {"rank": 1, "alpha": 0.5, "factor": 2, "start": "residual"},
         {"rank": 1, "factor": 4, "full_matrix": True, "start": "residual"},
     ),
-    "krona": ({"factor": 4, "scale": 0.7},),
-    "krona_res": ({"factor": 2, "scale": 0.7},),
+    "krona": ({"factor": 4, "scale": 0.7}, {"factor": 2, "scale": 0.7, "start": "residual"}),
+    "krona_res": ({"factor": 2, "scale": 0.7}, {"factor": 2, "scale": 0.7, "start": "residual"}),
     "hadamard": (
         {"rank": 7, "alpha": 3.0, "rs": True},
         {"rank": 4, "alpha": 1.0, "k": 2, "nonlinear": "tanh"},
@@ -97,10 +97,18 @@ EXTRA: dict[str, tuple[dict[str, Any], ...]] = {
     "ia3": ({"on_input": False},),
     "oft": ({"block_size": 4, "constraint": 0.1, "rescale": True},),
     "boft": ({"block_size": 4, "constraint": 0.1, "rescale": True},),
-    "adalora": ({"rank": 2, "alpha": 3.0, "rs": True},),
-    "sora": ({"rank": 2, "alpha": 3.0, "rs": True},),
-    "dylora": ({"rank": 2, "alpha": 3.0, "rs": True, "mode": "frozen"},),
-    "glora": ({"rank": 2, "alpha": 3.0, "rs": True},),
+    "adalora": (
+        {"rank": 2, "alpha": 3.0, "rs": True},
+        {"rank": 2, "alpha": 3.0, "start": "residual"},
+        {"rank": 2, "alpha": 3.0, "start": "pissa"},
+    ),
+    "sora": ({"rank": 2, "alpha": 3.0, "rs": True}, {"rank": 2, "alpha": 3.0, "rs": True, "start": "olora"}),
+    "dylora": (
+        {"rank": 2, "alpha": 3.0, "rs": True, "mode": "frozen"},
+        {"rank": 2, "alpha": 3.0, "start": "residual"},
+        {"rank": 2, "alpha": 3.0, "rs": True, "start": "pissa"},
+    ),
+    "glora": ({"rank": 2, "alpha": 3.0, "rs": True}, {"rank": 2, "alpha": 3.0, "start": "residual"}),
     "tlora": ({"rank": 2, "alpha": 3.0, "rs": True, "singular": "principal"},),
     "vera": ({"rank": 2, "d_initial": 0.7},),
     "tied": (

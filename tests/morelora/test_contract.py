@@ -172,7 +172,8 @@ def test_file_tensors_give_the_same_change_back(case: Case) -> None:
     adapter, weight = case.adapter(trained=True), EVERY[case.layer].weight
     tensors = {leaf: tensor.detach() for leaf, tensor in adapter.tensors(alpha=1.25).items()}
     again = adapter_from(EVERY[case.layer], tensors).double()
-    assert again.name in (adapter.name, adapter.filed_as)
+    inner = getattr(adapter.plain, "inner", adapter)
+    assert again.name in (adapter.name, adapter.filed_as, inner.filed_as)
     torch.testing.assert_close(again.delta(weight), adapter.delta(weight), rtol=0, atol=2e-6)
     shift, same = adapter.bias_delta(EVERY[case.layer].bias), again.bias_delta(EVERY[case.layer].bias)
     assert shift is None and same is None or torch.allclose(shift, same, rtol=0, atol=1e-6)

@@ -17,7 +17,7 @@ from morelora.formats.precision import cast
 from morelora.inject import build, inject
 from morelora.load import adapter_from, load
 from morelora.registry import ALGORITHMS
-from morelora.residual import Residual, Whole
+from morelora.residual import Whole
 from morelora.start import start_from
 from morelora.targets import AdapterConfig, Target, resolve
 from tests.morelora.formats import sd
@@ -27,7 +27,7 @@ F64 = torch.float64
 KINDS = ("residual", "pissa", "olora")
 
 
-def made(layer: nn.Module, start: str, algorithm: str = "lora", **options: Any) -> Residual:
+def made(layer: nn.Module, start: str, algorithm: str = "lora", **options: Any) -> Any:
     """A fresh one in float64."""
     target = Target("unet.layer", algorithm, ALGORITHMS[algorithm].Options(start=start, **options))
     return build(target, layer, torch.Generator().manual_seed(1)).double()
@@ -198,7 +198,93 @@ def test_more_singular_vectors_than_the_weight_has_are_refused():
         made(LAYERS["odd linear without bias"], "pissa", rank=6)
 
 
-@pytest.mark.parametrize("name", ["adalora", "sora", "dylora", "tlora", "additive"])
-def test_algorithms_whose_start_is_their_own_say_so(name):
-    with pytest.raises(ValueError, match="start"):
-        AdapterConfig.model_validate({"algorithm": name, "start": "residual"})
+@pytest.mark.parametrize(
+    ("name", "start", "words"),
+    [
+        ("additive", "residual", "start = 'residual' would train the same.*Remove it, or use algorithm = 'lora'"),
+        ("tlora", "pissa", "always begins with singular vectors.*basis = 'weight' with singular = 'principal'"),
+        ("krona", "pissa", "no product of two: use start = 'residual'"),
+        ("krona_res", "olora", "no product of two: use start = 'residual'"),
+        ("glora", "pissa", "no product of two: use start = 'residual', or algorithm = 'lora'"),
+        ("dylora", "residual", "rank_dropout would drop ranks of the change and keep those of its start"),
+    ],
+)
+def test_a_start_without_a_meaning_is_refused_with_what_to_choose(name, start, words):
+    extra = {"rank_dropout": 0.1} if name == "dylora" else {}
+    with pytest.raises(ValueError, match=words):
+        AdapterConfig.model_validate({"algorithm": name, "start": start, **extra})
+
+
+# algorithms that hold their start themselves, or have no thin factors
+
+OTHERS = [
+    *(("krona", {"factor": 4, "start": "residual"}), ("krona_res", {"factor": 4, "start": "residual"})),
+    ("glora", {"rank": 2, "alpha": 3.0, "start": "residual"}),
+    *((name, {"rank": 2, "alpha": 3.0, "start": start}) for name in ("adalora", "sora", "dylora") for start in KINDS),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "options"), OTHERS)
+def test_a_start_leaves_the_output_as_it_is_and_the_file_carries_exactly_the_change(algorithm, options):
+    layer = copy.deepcopy(LAYERS["wide linear"]) if algorithm != "krona_res" else nn.Linear(12, 12).double()
+    adapter, x = made(layer, algorithm=algorithm, **options), example(layer)
+    adapted = Adapted(layer, adapter)
+    assert torch.equal(adapted(x), layer(x)) and torch.equal(adapted.train()(x), layer(x))
+    (adapted(x) - 1).square().sum().backward()
+    still = {name for name, parameter in adapter.named_parameters() if not parameter.grad.any()}
+    assert still <= {"gate"}, "a gate waits for the first step of its ranks"
+    moved(adapter, 0.05)
+    exact = adapter.delta(layer.weight)
+    tensors = {leaf: tensor.detach() for leaf, tensor in adapter.file_tensors(layer, 1.0).items()}
+    again = adapter_from(layer, tensors).double().delta(layer.weight)
+    assert exact.norm() > 1e-2 and (again - exact).norm() < 2e-6 * exact.norm()
+    torch.testing.assert_close(adapted(x) - layer(x), operate(layer, x, exact) - operate(layer, x, 0 * exact), rtol=0, atol=1e-9)
+    assert set(tensors) == ({"diff"} if algorithm.startswith("krona") else {"lora_up.weight", "lora_down.weight", "alpha"})
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+@pytest.mark.parametrize("algorithm", ["adalora", "sora", "dylora"])
+def test_the_start_from_the_weight_is_loras(algorithm, start):
+    layer, options = LAYERS["wide linear"], {"rank": 3, "alpha": 1.5}
+    adapter, lora = made(layer, start, algorithm, **options), made(layer, start, **options)
+    gate = getattr(adapter, "gate", torch.ones(3, dtype=F64))
+    product = adapter.options.scale * adapter.up0 * gate @ adapter.down0
+    torch.testing.assert_close(product, lora.origin.delta(layer.weight), rtol=0, atol=1e-6)
+    if algorithm == "adalora":
+        lengths = adapter.up.norm(dim=0), adapter.down.norm(dim=1)
+        torch.testing.assert_close(torch.cat(lengths), torch.ones(6, dtype=F64), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["adalora", "sora"])
+def test_a_rank_without_its_gate_leaves_the_unchanged_model_and_is_not_written(algorithm):
+    layer = LAYERS["wide linear"]
+    adapter = moved(made(layer, "pissa", algorithm, rank=3), 0.3)
+    with torch.no_grad():
+        adapter.gate[1] = 0
+    kept = torch.tensor([0, 2])
+    change = adapter.up[:, kept] * adapter.gate[kept] @ adapter.down[kept]
+    change = change - adapter.up0[:, kept] * adapter.gate[kept] @ adapter.down0[kept]
+    torch.testing.assert_close(adapter.delta(layer.weight), change, rtol=0, atol=1e-10)
+    assert adapter.file_rank == 4 == len(adapter.tensors(1.0)["lora_down.weight"])
+
+
+@pytest.mark.parametrize("mode", ["normal", "frozen"])
+def test_every_drawn_rank_begins_at_the_unchanged_model_and_takes_its_own_start_off(mode):
+    layer, x = LAYERS["wide linear"], example(LAYERS["wide linear"])
+    adapter = made(layer, "pissa", "dylora", rank=3, mode=mode)
+    adapted = Adapted(layer, adapter).train()
+    for step in (0.0, 0.3):
+        moved(adapter, step)
+        for rank in (1, 2, 3):
+            adapter.drawn = rank
+            change = adapter.up[:, :rank] @ adapter.down[:rank] - adapter.up0[:, :rank] @ adapter.down0[:rank]
+            expected = operate(layer, x, layer.weight + adapter.options.scale_at(rank) * change)
+            torch.testing.assert_close(adapted(x), expected, rtol=0, atol=1e-9)
+            assert step or torch.equal(adapted(x), layer(x))
+    adapter.kept = 2
+    assert adapter.file_rank == 4
+
+
+def test_more_ranks_than_a_layer_can_hold_twice_are_refused():
+    with pytest.raises(AdapterError, match="rank 4 makes a change of rank 8, which is larger than both sides"):
+        made(LAYERS["odd linear without bias"], "residual", "sora", rank=4)

@@ -76,6 +76,7 @@ PROCEDURES = {
     "sora": {"adapter__sparsity": 20.0},
     "dylora": {"adapter__mode": "frozen", "adapter__search": "training", "adapter__search_tolerance": 0.5},
     "tlora": {"adapter__basis": "weight"},
+    "sora from the weight": {"adapter__algorithm": "sora", "adapter__start": "pissa", "adapter__rank": 2},
     "stacked": {"adapter__algorithm": "lora", "adapter__start": "pissa", "relora__every": 2, "relora__warmup": 1},
     "merged": {
         "adapter__algorithm": "lora",
@@ -139,6 +140,7 @@ FROZEN = {
     "vera": {"adapter__algorithm": "vera", "adapter__rank": 4, "adapter__alpha": None},
     "tied": {"adapter__algorithm": "tied", "adapter__alpha": None},
     "tied, frozen": {"adapter__algorithm": "tied", "adapter__alpha": None, "adapter__freeze_down": True, "adapter__tie": "up"},
+    "glora, residual": {"adapter__algorithm": "glora", "adapter__start": "residual", "adapter__rank": 2} | NO_RANKS,
     "loha, residual": {"adapter__algorithm": "loha", "adapter__start": "residual"} | NO_RANKS,
 }
 """What holds numbers that do not train."""
