@@ -67,8 +67,8 @@ class Samples:
     @property
     def names(self) -> list[str]:
         """What each picture of a step shows: its prompt, or its number where an older run did not keep them."""
-        count = max((len(files) for _, files in self.steps), default=0)
-        return list(self.prompts) if len(self.prompts) == count else [str(number + 1) for number in range(count)]
+        count = max((place for _, files in self.steps for place, file in enumerate(files, 1) if file), default=0)
+        return list(self.prompts) if len(self.prompts) >= count else [str(number + 1) for number in range(count)]
 
 
 def look(run: RunDir, events: Sequence[Event]) -> View:

@@ -63,6 +63,12 @@ def test_a_deleted_picture_leaves_the_others_at_their_prompts(page, studio, run)
     assert second.count("<img") == 3 and all(f"{step:06d}-01.png" in second for step in (0, 5, 10))
 
 
+def test_prompts_stay_where_the_last_picture_of_every_step_is_gone():
+    found = Samples(((0, (Path("a"), None)), (5, (Path("b"), None))), ("fox", "key"))
+    assert found.names == ["fox", "key"]
+    assert Samples(((0, (Path("a"), None, None)),), ("fox",)).names == ["fox"], "names that lead out of the run are no pictures"
+
+
 def test_pictures_at_strengths_of_an_earlier_file_say_so(page, run):
     file = run.export_file("tiny")
     file.write_bytes(b"first")
