@@ -17,8 +17,10 @@ FIRST = "guide.md"
 TEXTS = (".md", ".yaml", ".toml")
 """Files that are shown; all but the first kind as they stand."""
 PICTURES = (".png", ".jpg", ".webp")
-CODE = re.compile(r"(^```.*?^```[^\n]*$|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
-LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(([^)\s]+)\)")
+CODE = r"^```.*?^```[^\n]*$|`[^`\n]*`"
+LINK = r"(?P<mark>!?)\[(?P<words>[^\]\n]*)\]\((?P<target>[^)\s]+)\)"
+PARTS = re.compile(f"{CODE}|{LINK}", re.DOTALL | re.MULTILINE)
+"""Code, in which nothing is a link, and links."""
 HEADING = re.compile(r"^(#{1,2}) +(.+?) *$", re.MULTILINE)
 
 
@@ -55,14 +57,13 @@ def shown(document: Document, folder: Path = FOLDER) -> str:
     if not document.is_page:
         return f"# {document.name}\n```{document.file.suffix[1:]}\n{text}\n```"
     known = documents(folder)
-    parts = CODE.split(text)
-    return "".join(part if number % 2 else _linked(part, document.name, known, folder) for number, part in enumerate(parts))
+    return _linked(text, document.name, known, folder)
 
 
 def _linked(text: str, name: str, known: dict[str, Document], folder: Path) -> str:
     def placed(found: re.Match[str]) -> str:
-        is_picture, words, target = bool(found[1]), found[2], found[3]
-        if not is_picture and "://" in target:
+        is_picture, words, target = bool(found["mark"]), found["words"], found["target"]
+        if target is None or (not is_picture and "://" in target):
             return found[0]
         path, _, place = target.partition("#")
         path = posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) if path else name
@@ -72,7 +73,7 @@ def _linked(text: str, name: str, known: dict[str, Document], folder: Path) -> s
             return f"![{words}]({address(file)})" if held else words
         return f"[{words}]({reference(path, place)})" if path in known else words
 
-    return LINK.sub(placed, text)
+    return PARTS.sub(placed, text)
 
 
 def reference(name: str, place: str = "") -> str:
@@ -82,7 +83,9 @@ def reference(name: str, place: str = "") -> str:
 
 def headings(text: str) -> Iterator[tuple[int, str]]:
     """Depth and text of the headings of the first two depths, outside of code."""
-    for part in CODE.sub(lambda found: found[0].strip("`") if "\n" not in found[0] else "", text).splitlines():
+    for part in re.sub(
+        CODE, lambda found: found[0].strip("`") if "\n" not in found[0] else "", text, flags=re.DOTALL | re.MULTILINE
+    ).splitlines():
         found = HEADING.match(part)
         if found:
             yield len(found[1]), found[2]

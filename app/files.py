@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from app.desk import Refused
 from app.text import say
+from trainer.run import free, slug
 
 FILES = "files"
 """Folder beside the runs."""
@@ -34,6 +36,20 @@ class Files:
     def checksums(self, file: str) -> dict[str, str]:
         """See ``trainer.file_tools.checksums``."""
         return self._ask("checksums", file)
+
+    def adapters(self) -> dict[str, Path]:
+        """The adapter files of the folder by name, the newest first."""
+        found = [file for file in self.folder.glob("*.safetensors") if file.is_file() and not file.is_symlink()]
+        return {file.name: file for file in sorted(found, key=lambda file: file.stat().st_mtime, reverse=True)}
+
+    def take(self, file: str) -> Path:
+        """Keep an adapter file that was dropped; returns where."""
+        self._ask("check_adapter", file)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        place = free(self.folder / f"{slug(Path(file).stem)}.safetensors")
+        copied = place.with_name(f".{place.name}.part")
+        shutil.copyfile(file, copied)
+        return copied.replace(place)
 
     def publish(self, file: str, card: Values) -> Values:
         """A copy for others; see ``trainer.publish.Card``."""

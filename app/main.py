@@ -136,7 +136,8 @@ def prepare(options: argparse.Namespace, output: Path) -> tuple[Any, dict[str, A
 
     folders = None if options.folder is None else [*options.folder, state / "served"]
     studio = Studio(output.resolve(), folders)
-    shared = [studio.output, studio.pictures.folder.resolve(), studio.files.folder.resolve(), documents.FOLDER]
+    own = [studio.output, studio.pictures.folder, studio.files.folder, studio.trials.folder, documents.FOLDER]
+    shared = [folder.resolve() for folder in own]
     guard = Middleware(Guard, shelf=Shelf((state / "served").resolve(), shared, studio.state))
     allowed = Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(options.host, options.share))
     threading.Thread(target=studio.queue.run_forever, daemon=True).start()

@@ -18,6 +18,7 @@ from app.pictures import DATASETS, Pictures
 from app.places import Places
 from app.queue import Queue
 from app.runs import Runs
+from app.trials import TRIALS, Trials
 from trainer import presets
 
 STATE = ".app"
@@ -40,6 +41,7 @@ class Studio:
         self.desk = Desk(self.places)
         self.own = Own(output.parent / presets.OWN)
         self.pictures = Pictures(output.parent / DATASETS, self.draft, self.desk)
+        self.trials = Trials(output.parent / TRIALS, self.desk.ask)
         self.files = Files(output.parent / FILES, self.desk.ask, self.apart)
 
     @cached_property

@@ -19,6 +19,7 @@ from trainer.rehearsal import rehearse
 from trainer.relevance import without_effect, without_vain
 from trainer.schema import Setting, walk
 from trainer.strengths import render_strengths
+from trainer.try_out import check_adapter, check_trial
 
 Values = dict[str, Any]
 
@@ -138,5 +139,5 @@ def with_algorithm(values: Values, preset_name: str, algorithm: str) -> Values:
 
 
 RECIPES = (schema, preset, check, read, read_file, with_algorithm, without_vain)
-WORK = (rehearse, render_strengths)
+WORK = (rehearse, render_strengths, check_trial, check_adapter)
 QUESTIONS = {question.__name__: question for question in (*RECIPES, *WORK, *EDITS, *file_tools.TOOLS, publish.publish)}

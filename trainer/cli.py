@@ -33,6 +33,7 @@ DESCRIPTION = """Train LoRA, LoHa, LoKr and DoRA adapters for Stable Diffusion f
   python3 launch.py --plot-timesteps FILE.png ...  draw which timesteps these settings train
   python3 launch.py --lint DIR                     look for faults in pictures and captions
   python3 launch.py --caption DIR --captioner MODEL_DIR   write captions with a model on disk
+  python3 launch.py --try TRIAL.toml               a prompt with the base and with adapters
   python3 launch.py --resume runs/NAME             go on where a run stopped
   python3 launch.py --test                         the tests"""
 
@@ -91,6 +92,10 @@ def build_parser() -> Parser:
         "--preset", metavar="NAME|FILE.toml", help="start from a shipped preset, one of your own in recipes/, or a TOML file"
     )
     doors.add_argument("--resume", metavar="RUN_DIR", type=Path, help="go on with a run that stopped")
+    doors.add_argument(
+        "--try", metavar="TRIAL.toml", type=Path, dest="trial",
+        help="draw a trial's prompt with the base and with its adapters, into the file's folder",
+    )  # fmt: skip
     doors.add_argument("--list-presets", action="store_true", help="list the shipped presets and your own")
     doors.add_argument("--doctor", action="store_true", help="show device, memory, versions and missing extras")
     group = parser.add_argument_group("settings")
@@ -145,6 +150,9 @@ def _dispatch(options: argparse.Namespace) -> int:
         from trainer import doctor
 
         print(doctor.report())
+    elif options.trial:
+        _only(options, "--try", "a trial's settings stand in its file")
+        _try(options.trial)
     elif options.resume:
         _only(options, "--resume", "a resumed run keeps its own settings")
         _train(lambda listener: _resume(options.resume, listener))
@@ -181,6 +189,12 @@ def _lint(config: Config, file: Path | None) -> ExitCode:
     from trainer.lint.door import lint_and_show
 
     return lint_and_show(config, file)
+
+
+def _try(file: Path) -> None:
+    from trainer.try_out import draw
+
+    print(f"Base and adapters, side by side:  {draw(file)}")
 
 
 def _plot_timesteps(config: Config, file: Path) -> None:

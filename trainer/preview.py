@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -26,11 +28,19 @@ def check_size(config: PreviewConfig, factor: int) -> None:
             raise InputError(what, f"set it to {side // factor * factor}, or leave it empty for data.resolution")
 
 
-def sample(bundle: Bundle, config: PreviewConfig, prompts: list[str], side: int) -> list[Image.Image]:
+def sample(
+    bundle: Bundle, config: PreviewConfig, prompts: list[str], side: int, told: Callable[[int], None] = lambda step: None
+) -> list[Image.Image]:
     """One picture for each prompt; prompt ``i`` starts from the noise of seed ``config.seed + i``.
 
-    ``side`` is that of a square picture where no size is set, rounded down to what the VAE can draw.
+    ``side`` is that of a square picture where no size is set, rounded down to what the VAE can draw. ``told`` gets the number of
+    each step that is done.
     """
+
+    def stepped(pipeline: Any, step: int, t: Any, values: dict[str, Any]) -> dict[str, Any]:
+        told(step + 1)
+        return values
+
     factor = bundle.source.pixel_factor
     width, height = (chosen or side // factor * factor for chosen in (config.width, config.height))
     pictures: list[Image.Image] = []
@@ -45,6 +55,7 @@ def sample(bundle: Bundle, config: PreviewConfig, prompts: list[str], side: int)
                 height=height,
                 generator=[Generator().manual_seed(config.seed + start + i) for i in range(len(some))],
                 output_type="latent",
+                callback_on_step_end=stepped,
             ).images
             # one by one: in float32 the VAE holds 3 GiB for a picture of 1024 pixels
             pictures += [to_image(bundle.decode_latents(one[None])[0]) for one in latents]

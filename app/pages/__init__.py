@@ -1,7 +1,7 @@
 """The pages in the order of the navigation. A new page is a file and a line here."""
 
 from app.page import Page
-from app.pages import check, dataset, export, guide, home, inspect, recipe, runs, samples, train
+from app.pages import check, dataset, export, guide, home, inspect, recipe, runs, samples, train, tryit
 
 PAGES: tuple[Page, ...] = (
     home.PAGE,
@@ -10,6 +10,7 @@ PAGES: tuple[Page, ...] = (
     check.PAGE,
     train.PAGE,
     samples.PAGE,
+    tryit.PAGE,
     runs.PAGE,
     inspect.PAGE,
     export.PAGE,

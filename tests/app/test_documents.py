@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 from app import documents
-from app.documents import FOLDER, LINK, Document, headings, shown, slug
+from app.documents import FOLDER, PARTS, Document, headings, shown, slug
 
 KNOWN = documents.documents()
 PAGES = [document for document in KNOWN.values() if document.is_page]
@@ -47,6 +47,7 @@ def test_the_guide_comes_first_and_titles_are_headings(folder):
         ("[x](deep/../deep/set.yaml)", "[x](./guide?doc=deep%2Fset.yaml)"),
         ("[x](#one-two)", "[x](./guide?doc=a.md#h-one-two)"),
         ("[x](https://example.org/a)", "[x](https://example.org/a)"),
+        ("[`x`](guide.md)", "[`x`](./guide?doc=guide.md)"),
         ("`[x](guide.md)`", "`[x](guide.md)`"),
         ("```\n[x](guide.md)\n```\n", "```\n[x](guide.md)\n```\n"),
         ("[x](missing.md)", "x"),
@@ -80,8 +81,8 @@ def test_a_file_that_is_no_page_is_shown_as_it_stands(folder):
 @pytest.mark.parametrize("document", PAGES, ids=lambda document: document.name)
 def test_every_link_and_picture_of_the_projects_own_documents_is_there(document):
     """Links to files that are no documents of this folder would be shown as mere words."""
-    prose = documents.CODE.sub("", document.file.read_text(encoding="utf-8"))
-    links = [(mark, target) for mark, _, target in LINK.findall(prose) if "://" not in target]
+    found = [each for each in PARTS.finditer(document.file.read_text(encoding="utf-8")) if each["target"]]
+    links = [(each["mark"], each["target"]) for each in found if "://" not in each["target"]]
     text = shown(document)
     assert text.count("](./gradio_api/file=") == sum(bool(mark) for mark, _ in links)
     found = re.findall(r"\]\(\./guide\?doc=([^)#]+)(?:#h-)?([^)]*)\)", text)

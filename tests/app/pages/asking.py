@@ -9,6 +9,7 @@ import pytest
 from app.desk import Refused
 from app.files import Files
 from app.studio import Studio
+from app.trials import Trials
 from trainer import answers
 
 
@@ -24,4 +25,5 @@ def answered_here(output: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
     studio = Studio(output)
     monkeypatch.setattr(studio.desk, "ask", ask)
     monkeypatch.setattr(studio, "files", Files(studio.files.folder, ask, ask))
+    monkeypatch.setattr(studio, "trials", Trials(studio.trials.folder, ask))
     return studio

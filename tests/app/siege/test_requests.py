@@ -23,6 +23,7 @@ from tests.app.serving import Server
 from trainer import presets, settings
 from trainer.events import Failed, Preview, Started, Step, Warned
 from trainer.run import RunDir
+from trainer.trial import TrialDir
 
 SECRET = "secret-7f3a91"
 BAD = "<img src=x onerror=alert(1)>"
@@ -68,6 +69,11 @@ def plant(folder: Path) -> None:
         run.emit(Failed(2, f"{SCRIPT} {BAD}"))
         (run.previews / "link.png").symlink_to(folder / "secret.png")
     (folder / "runs" / "away").symlink_to(outside)
+    trial = TrialDir(folder / "trials" / "000001")
+    trial.path.mkdir(parents=True)
+    asked = {"preview": {"prompts": [f"{SCRIPT} {BAD}"], "negative": BAD}, "adapters": [{"file": SCRIPT, "strength": 1.0}]}
+    trial.recipe_file.write_text(f"# {SECRET}\n{settings.dump(asked)}", encoding="utf-8")
+    trial.log_file.write_text(f"Error: {SCRIPT} {BAD}", encoding="utf-8")
     state = folder / "runs" / ".app"
     (state / "logs").mkdir(parents=True)
     (state / "logs" / "x.png").write_text(SECRET)
@@ -128,7 +134,7 @@ def send(server: Server, method: str, path: str, body: bytes = b"", headers: dic
 
 def files_of(server: Server) -> set[str]:
     """Everything that a request could have written beside what the app keeps for itself."""
-    own = ("runs", "datasets", "recipes", "server.log")
+    own = ("runs", "datasets", "recipes", "trials", "server.log")
     found = [path.relative_to(server.folder) for path in server.folder.rglob("*")]
     return {
         str(path) for path in found if path.parts[0] not in own and not path.parts[0].startswith(("morelora-", "torch", "tmp"))
@@ -149,6 +155,7 @@ PATHS = [
     "/etc/passwd", "../secret.png", "{folder}/secret.png", "{folder}/outside/secret.png", "{folder}/runs/../secret.png",
     "{folder}/runs/%2e%2e/secret.png", "{folder}/runs/..%2fsecret.png", "{folder}/runs/held/previews/link.png",
     "{folder}/runs/away/secret.png", "{folder}/runs/held/config.toml", "{folder}/runs/held/secret.toml",
+    "{folder}/trials/000001/trial.toml", "{folder}/trials/000001/log.txt",
     "{folder}/runs/held/train.log", "{folder}/runs/held/events.jsonl", "{folder}/runs/.app/logs/x.png",
     "{folder}/runs/.APP/logs/x.png", "{folder}/server.log", "{folder}/runs/held/secret.toml%00.png", "{folder}/runs/held",
     "file:///etc/passwd", "http://127.0.0.1:1/x.png", "//etc/passwd", "~/.ssh/id_rsa", "/proc/self/environ", "%00", "%ff.png",
@@ -328,7 +335,7 @@ def test_captions_and_set_names_are_shown_as_text(server):
 # the pages' functions
 
 
-@pytest.mark.parametrize("page", ["home/load-1", "train/load", "samples/load", "runs/load", "recipe/load"])
+@pytest.mark.parametrize("page", ["home/load-1", "train/load", "samples/load", "runs/load", "tryit/load", "recipe/load"])
 def test_a_hostile_run_is_shown_as_text(server, page):
     evil = BAD.replace("/", "")
     inputs = len(server.functions[page]["inputs"])
