@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from app.places import Places
+from trainer.presets import ROOT
 
 ANSWERS = "trainer.answers"
 TIMEOUT = 120.0
@@ -75,8 +76,14 @@ class Desk:
     def _start(self) -> ProcessPoolExecutor:
         with self._lock:
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_server)
+                self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=prepare)
             return self._pool
+
+
+def prepare() -> None:
+    """Runs in the process, first: relative paths start where a run's do, not in the server's empty folder."""
+    os.chdir(ROOT)
+    end_with_server()
 
 
 def end_with_server() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -14,6 +15,7 @@ from app.page import QUIET, WORKING, Page, note
 from app.studio import Studio
 from app.text import say
 from trainer.errors import InputError
+from trainer.presets import ROOT
 
 MOST_TAGS = 60
 GALLERY: Any = {"columns": 6, "show_label": False, "object_fit": "contain", "allow_preview": False, "interactive": False}
@@ -138,7 +140,10 @@ class DatasetPage:
 
     def take_folder(self, folder: str) -> list[Any]:
         """A folder on this machine."""
-        self.studio.draft.put({"data.images": folder.strip() or None})
+        folder = folder.strip()
+        self.studio.draft.put({"data.images": folder or None})
+        if folder and not Path(folder).expanduser().is_absolute():
+            gr.Info(html.escape(say("dataset.relative", folder=ROOT / folder)))
         return self.show()
 
     def take_trigger(self, trigger: str) -> list[Any]:

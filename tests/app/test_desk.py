@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from app.desk import Desk, Refused
@@ -9,10 +12,13 @@ from trainer import presets
 
 
 @pytest.fixture(scope="module")
-def desk():
+def desk(tmp_path_factory):
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("empty"))
     desk = Desk()
     yield desk
     desk.close()
+    os.chdir(before)
 
 
 def test_a_recipe_is_judged_elsewhere(desk):
@@ -20,6 +26,13 @@ def test_a_recipe_is_judged_elsewhere(desk):
     assert good["problem"] == "" and 'trigger = "duo style"' in good["toml"] and good["whole"]["adapter"]["rank"] == 8
     bad = desk.ask("check", {"train": {"steps": -3}})
     assert "train.steps = -3" in bad["problem"]
+
+
+def test_a_relative_folder_starts_where_a_run_reads_it(desk, tmp_path):
+    found = desk.ask("album", {"data": {"images": "assets/styles/duotone/train"}}, str(tmp_path))
+    assert {Path(picture["file"]).parent for picture in found["pictures"]} == {Path("assets/styles/duotone/train")}
+    with pytest.raises(Refused, match=f"a relative one starts at {presets.ROOT}"):
+        desk.ask("album", {"data": {"images": "nowhere"}}, str(tmp_path))
 
 
 def test_what_is_refused_comes_with_its_reason(desk):
