@@ -21,6 +21,7 @@ from trainer import presets
 from trainer.errors import InputError
 
 MOST_COMPARED = 4
+TRIGGER = "{trigger}"
 OWN = ("run.name", "run.output")
 """Settings in which every two runs may differ."""
 REFRESH_SECONDS = 3.0
@@ -116,7 +117,7 @@ class RunsPage:
         curves = [Series(name, view.losses) for name, view in views.items()]
         held = [Series(name, view.validation) for name, view in views.items()]
         drawn = chart(curves, say("train.step"), say("train.loss")) + chart(held, say("train.step"), say("train.validation"))
-        return f"<div class='charts'>{drawn}</div>{difference(recipes)}{pictures(found)}"
+        return f"<div class='charts'>{drawn}</div>{difference(recipes)}{pictures(found, recipes)}"
 
     def take(self, names: list[str] | None) -> str:
         """Make the first chosen run's recipe the one that is edited."""
@@ -168,12 +169,19 @@ def _values(values: Sequence[Any]) -> str:
     return "".join(f"<td>{html.escape(say('recipe.unset') if value is None else str(value))}</td>" for value in values)
 
 
-def pictures(found: Mapping[str, Samples]) -> str:
-    """The newest samples of each run, a row a prompt that all of them have."""
-    lists = [samples.names for samples in found.values()]
+def pictures(found: Mapping[str, Samples], recipes: Mapping[str, Values]) -> str:
+    """The newest samples of each run, a row a prompt that all of them have; their trigger words may differ."""
+    lists = [[plain(prompt, recipes[name]) for prompt in samples.names] for name, samples in found.items()]
     shared = [prompt for prompt in lists[0] if all(prompt in prompts for prompts in lists)]
-    rows = [Row(prompt, [newest(samples, samples.names.index(prompt)) for samples in found.values()]) for prompt in shared]
+    pairs = list(zip(found.values(), lists, strict=True))
+    rows = [Row(prompt, [newest(samples, prompts.index(prompt)) for samples, prompts in pairs]) for prompt in shared]
     return f"<h3>{html.escape(say('runs.pictures'))}</h3>{grid(list(found), rows)}" if rows else ""
+
+
+def plain(prompt: str, recipe: Values) -> str:
+    """A prompt with the place of the trigger word in its stead."""
+    trigger = str(recipe.get("data.trigger") or "")
+    return prompt.replace(trigger, TRIGGER) if trigger else prompt
 
 
 def newest(samples: Samples, number: int) -> Path | None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
+from app.pages import runs
 from app.pages.runs import RunsPage
 from app.studio import Studio
+from app.watch import Samples
 from trainer import presets, settings
 from trainer.events import Finished, Preview, Started, Step
 from trainer.run import RunDir
@@ -53,6 +55,19 @@ def test_two_runs_beside_each_other(page):
     assert shown.count("<polyline") == 2 and "optimizer.lr" in shown and "0.001" in shown and "0.002" in shown
     assert shown.count("<img") == 2 and "<i>" not in shown and "data.images" not in shown
     assert "Choose two" in page.compare(["first"]) and "Choose two" in page.compare(None)
+
+
+def test_the_same_prompts_stand_beside_each_other_under_different_triggers(tmp_path):
+    files = [tmp_path / name for name in "abc"]
+    found = {
+        "one": Samples(((1, (files[0],)),), ("ink style, fox",)),
+        "two": Samples(((1, (files[1], files[2])),), ("a duck", "duo, fox")),
+    }
+    recipes = {"one": {"data.trigger": "ink style"}, "two": {"data.trigger": "duo"}}
+    shown = runs.pictures(found, recipes)
+    assert "{trigger}, fox" in shown and "duck" not in shown
+    assert [str(file) in shown for file in files] == [True, False, True]
+    assert runs.pictures(found, {"one": {}, "two": {}}) == ""
 
 
 def test_a_recipe_is_taken_over(page, studio):
