@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -95,7 +95,7 @@ def peft(kind: str, frozen: str = "", **options: Any) -> Install:
 
         before = {id(p) for p in model.parameters()}
         config = getattr(library, f"{kind}Config")(target_modules=layers, **options)
-        library.inject_adapter_in_model(config, model)
+        library.get_peft_model(cast(Any, model), config)
         held = {name: p for name, p in model.named_parameters() if id(p) not in before and p.requires_grad}
         for name, parameter in held.items():
             parameter.requires_grad_(not frozen or frozen not in name)
