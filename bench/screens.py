@@ -10,7 +10,6 @@ fault of its scripts, or is wider than the window, is named and makes the exit c
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import signal
 import socket
@@ -70,8 +69,9 @@ def train(folder: Path) -> None:
     """Two short runs, so that there is something to look at and to compare."""
     for demo in DEMOS:
         command = [sys.executable, "-m", "trainer", "--preset", demo, "--output", str(folder / "runs")]
-        command += ["--set", f"train.steps={STEPS}", f"preview.every={STEPS // 2}", f"checkpoint.every={STEPS // 2}"]
-        subprocess.run(command, cwd=ROOT, env=os.environ, check=True)
+        for setting in (f"train.steps={STEPS}", f"preview.every={STEPS // 2}", f"checkpoint.every={STEPS // 2}"):
+            command += ["--set", setting]
+        subprocess.run(command, cwd=ROOT, check=True)
 
 
 def shoot(browser: Browser, address: str, out: Path) -> list[str]:
