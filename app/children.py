@@ -35,6 +35,14 @@ class Child:
                 psutil.Process(self.pid).kill()
 
 
+def last_words(log: Path, most: int) -> str:
+    """The end of what a child printed; '' where it is not there."""
+    try:
+        return log.read_text(encoding="utf-8", errors="replace")[-most:].strip()
+    except OSError:
+        return ""
+
+
 _KEPT: list[subprocess.Popen[bytes]] = []
 """Children of this server, so that ended ones can be collected."""
 

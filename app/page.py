@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,13 @@ def navigation(pages: tuple[Page, ...], here: Page) -> str:
 def note(text: str, kind: str = "") -> str:
     """A framed text; ``kind`` is good, warn or bad."""
     return f"<div class='note {kind}'>{html.escape(text)}</div>" if text else ""
+
+
+def news(before: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """``new`` properties of components as updates; nothing is sent of those that a tab has as ``before``."""
+    return [
+        gr.skip() if before and old == update else gr.update(**update) for old, update in zip(before or new, new, strict=True)
+    ]
 
 
 def asked_run(request: gr.Request) -> str:

@@ -81,10 +81,8 @@ class Queue:
 
     def last_words(self, name: str) -> str:
         """The end of what a job's process printed; '' while it goes on, and where there is none."""
-        job, log = self.job(name), self.log_of(name)
-        if job is None or not job.has_ended or not log.is_file():
-            return ""
-        return log.read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:].strip()
+        job = self.job(name)
+        return children.last_words(self.log_of(name), LAST_WORDS) if job and job.has_ended else ""
 
     def log_of(self, name: str) -> Path:
         return self.state / "logs" / f"{name}.log"

@@ -71,8 +71,13 @@ class Trials:
 
     def look(self, name: str | None) -> Tried | None:
         """A trial by its name; None where there is none."""
-        if name not in self.names():
-            return None
+        return self._look(name) if name in self.names() else None
+
+    def past(self, most: int) -> list[Tried]:
+        """The newest trials."""
+        return [self._look(name) for name in self.names()[:most]]
+
+    def _look(self, name: str) -> Tried:
         trial = TrialDir(self.folder / name)
         told, (values, adapters) = trial.state(), _recipe(trial)
         state = "done" if told.get("stage") == DONE else "drawing" if self.drawing() == name else "failed"
@@ -81,7 +86,7 @@ class Trials:
         pictures = [file if file.is_file() else None for file in (trial.base, trial.adapted)]
         return Tried(
             name, state, values, str(told.get("stage", "")), int(told.get("step", 0)), int(told.get("steps", 0)),
-            _last_words(trial) if state == "failed" else "", *pictures, adapters,
+            children.last_words(trial.log_file, LAST_WORDS) if state == "failed" else "", *pictures, adapters,
         )  # fmt: skip
 
     def add(self, values: Values) -> str:
@@ -128,10 +133,3 @@ def _recipe(trial: TrialDir) -> tuple[Values, tuple[tuple[str, float], ...]]:
         return {}, ()
     sections["preview"]["prompts"] = prompts
     return sections, adapters
-
-
-def _last_words(trial: TrialDir) -> str:
-    try:
-        return trial.log_file.read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:].strip()
-    except OSError:
-        return ""

@@ -11,21 +11,16 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
-from playwright.sync_api import Browser, sync_playwright
-
 from app.pages import PAGES
+from tests.app.serving import PATIENCE, Server
+from tests.app.walk.user import browser
 from trainer.presets import ROOT
 
 WIDTHS = (1280, 390)
@@ -34,35 +29,6 @@ DEMOS = ("pocket-lora", "pocket-loha")
 STEPS = 30
 SETTLED_SECONDS = 4.0
 """Answers of the server, charts and pictures have come by then; a page of gradio never falls silent by itself."""
-PATIENCE = 120.0
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The app over ``folder/runs``; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(ROOT / "launch.py"), "--no-venv", "--language", "en", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _wait(address, process)
-        yield address
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-
-
-def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            if httpx.get(address).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise SystemExit(f"the app did not come up at {address}; start it by hand to see why: python3 launch.py")
 
 
 def train(folder: Path) -> None:
@@ -74,12 +40,12 @@ def train(folder: Path) -> None:
         subprocess.run(command, cwd=ROOT, check=True)
 
 
-def shoot(browser: Browser, address: str, out: Path) -> list[str]:
+def shoot(chromium: Any, address: str, out: Path) -> list[str]:
     """Every page in every width and look; returns what is wrong with them."""
     faults = []
     for width in WIDTHS:
         for look in LOOKS:
-            tab = browser.new_page(viewport={"width": width, "height": 900})
+            tab = chromium.new_page(viewport={"width": width, "height": 900})
             for page in PAGES:
                 name = f"{page.key}-{width}-{look}"
                 faults += [
@@ -116,10 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.here is None:
             train(here)
-        with served(here) as address, sync_playwright() as engine:
-            browser = engine.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            faults = shoot(browser, address, options.out)
-            browser.close()
+        server = Server(here)
+        try:
+            with browser() as chromium:
+                faults = shoot(chromium, server.address, options.out)
+        finally:
+            server.stop()
     finally:
         if options.here is None:
             shutil.rmtree(here)

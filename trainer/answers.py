@@ -80,10 +80,10 @@ def check(values: Mapping[str, Any]) -> Values:
     }
 
 
-def read(text: str) -> Values:
+def read(text: str, source: str = "the recipe") -> Values:
     """The nested values of a recipe's TOML text, checked."""
-    values = presets.read_toml(text, "the recipe")
-    settings.parse(values, "the recipe")
+    values = presets.read_toml(text, source)
+    settings.parse(values, source)
     return values
 
 
@@ -108,8 +108,7 @@ def _read_adapter(file: Path) -> Values:
 def _read_toml(file: Path) -> Values:
     if file.stat().st_size > LARGEST_RECIPE:
         raise InputError(f"{file} is too large to be a recipe", f"give a TOML file of at most {LARGEST_RECIPE >> 10} KiB")
-    values = presets.read_toml(presets.read_text(file), str(file))
-    settings.parse(values, str(file))
+    values = read(presets.read_text(file), str(file))
     try:
         json.dumps(values)
     except TypeError as error:

@@ -41,13 +41,13 @@ class Preset:
 
 def list_presets() -> list[Preset]:
     """The shipped presets by name."""
-    return [Preset(file.stem, _title(file), file) for file in sorted(FOLDER.glob("*.toml"))]
+    return [Preset(file.stem, _title(file), file) for file in _files(FOLDER)]
 
 
 def list_own(folder: Path = OWN) -> list[Preset]:
     """The user's own presets by name; a file that is called like a shipped one is none."""
-    shipped = {preset.name for preset in list_presets()}
-    files = [file for file in sorted(folder.glob("*.toml")) if file.stem not in shipped and not file.name.startswith(".")]
+    shipped = {file.stem for file in _files(FOLDER)}
+    files = [file for file in _files(folder) if file.stem not in shipped and not file.name.startswith(".")]
     return [Preset(file.stem, _title(file), file) for file in files]
 
 
@@ -93,6 +93,10 @@ def read_text(file: Path) -> str:
         raise InputError(f"{file} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from error
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}", "give a file that exists") from error
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.toml"))
 
 
 def _title(file: Path) -> str:

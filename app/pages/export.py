@@ -16,8 +16,6 @@ from app.parts.handover import PROGRAMS, checksum, lines, readers
 from app.parts.strip import strip
 from app.studio import Studio
 from app.text import say
-from trainer import presets
-from trainer.errors import InputError
 from trainer.run import EMBEDDING, RunDir
 
 LICENCES = ("", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CreativeML-OpenRAIL-M", "MIT")
@@ -90,9 +88,9 @@ class ExportPage:
         """A run's file, and what its recipe tells of it."""
         names = [each for each in self.studio.runs.names() if self._files(each)]
         name = name if name in names else next(iter(names), None)
-        files, recipe = list(self._files(name)), self._recipe(name)
+        files, recipe = list(self._files(name)), self.studio.runs.recipe(name or "")
         which = next(iter(files), None)
-        title, trigger = (str(recipe.get(part, {}).get(key, "")) for part, key in (("run", "name"), ("data", "trigger")))
+        title, trigger = (str(recipe.get(path, "")) for path in ("run.name", "data.trigger"))
         title = title or name or ""
         prompts = self.studio.runs.samples(name).names
         pictures = [(say("export.no_picture"), NO_PICTURE), *((prompt, number) for number, prompt in enumerate(prompts))]
@@ -169,13 +167,6 @@ class ExportPage:
     def _files(self, name: str | None) -> dict[str, Path]:
         run = self.studio.runs.folder(name)
         return adapter_files(run) if run else {}
-
-    def _recipe(self, name: str | None) -> Values:
-        run = self.studio.runs.folder(name)
-        try:
-            return presets.load(str(run.config_file)) if run else {}
-        except InputError:
-            return {}
 
 
 def adapter_files(run: RunDir) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.desk import Refused
-from app.page import QUIET, WORKING, Page, note
+from app.page import QUIET, WORKING, Page, news, note
 from app.pages import check
 from app.pages.home import TO_TRAIN
 from app.parts import form
@@ -34,6 +34,7 @@ class RecipePage:
         self.sections = list(dict.fromkeys(row["path"].partition(".")[0] for row in rows))
         self.advanced = [row for row in rows if row["level"] != "basic"]
         self.rows = [*self.basic, *self.advanced]
+        self.shipped = [(f"{preset.name}: {preset.title}", preset.name) for preset in presets.list_presets()]
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 self._controls()
@@ -149,7 +150,7 @@ class RecipePage:
     def _presets(self) -> list[tuple[str, str]]:
         """What can be begun with, own ones first."""
         own = [(say("recipe.own_preset", name=preset.name), preset.name) for preset in self.studio.own.presets()]
-        return own + [(f"{preset.name}: {preset.title}", preset.name) for preset in presets.list_presets()]
+        return own + self.shipped
 
     def _said(self, act: Callable[[], str], search: str) -> list[Any]:
         """Do it, say what came of it, show what is there now."""
@@ -176,9 +177,7 @@ class RecipePage:
         A tab has what it was ``told``, but for the controls that a user has changed since: ``values`` are what they hold.
         """
         seen, new = self._now(search)
-        sent = [
-            gr.skip() if told and old == update else gr.update(**update) for old, update in zip(told or new, new, strict=True)
-        ]
+        sent = news(told, new)
         first = len(new) - len(self.rows)
         for number, value in enumerate(values, first):
             if not form.same(value, new[number]["value"]):

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from app import diagnostics, watch
-from app.page import QUIET, Page, asked_run, note
+from app.page import QUIET, Page, asked_run, news, note
 from app.parts.chart import Series, chart
 from app.parts.status import cannot_start, status
 from app.parts.strip import download, picture, row
@@ -43,10 +43,7 @@ def build(studio: Studio, site: gr.Blocks) -> None:
         names = studio.names()
         name = name if name in names else next(iter(names), None)
         new = [{"choices": names, "value": name}, *updates(studio, name)]
-        sent = [
-            gr.skip() if before and old == update else gr.update(**update) for old, update in zip(before or new, new, strict=True)
-        ]
-        return [*sent, new]
+        return [*news(before, new), new]
 
     def enter(request: gr.Request) -> list[Any]:
         return show(asked_run(request), [])

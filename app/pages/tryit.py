@@ -11,7 +11,7 @@ import gradio as gr
 
 from app.desk import Refused
 from app.draft import put
-from app.page import QUIET, WORKING, Page, asked_run, note
+from app.page import QUIET, WORKING, Page, asked_run, news, note
 from app.pages.export import adapter_files
 from app.pages.home import DEMO
 from app.parts import form, tried
@@ -139,20 +139,16 @@ class TryPage:
         """How far the trial is, of which only that is sent which a tab does not have."""
         trials = self.studio.trials
         shown, drawing = trials.look(name), trials.drawing()
-        past = [each for number in trials.names()[:MOST_SHOWN] if (each := trials.look(number))]
         new: list[Values] = [
             {"value": tried.progress(shown)},
             {"value": tried.figure(say("tryit.base"), shown.base if shown else None)},
             {"value": tried.figure(say("tryit.with"), shown.adapted if shown else None)},
             {"interactive": not drawing},
             {"visible": bool(drawing)},
-            {"value": tried.history(past)},
+            {"value": tried.history(trials.past(MOST_SHOWN))},
             {"active": bool(drawing)},
         ]
-        sent = [
-            gr.skip() if before and old == update else gr.update(**update) for old, update in zip(before or new, new, strict=True)
-        ]
-        return [name, *sent, new]
+        return [name, *news(before, new), new]
 
     # how
 
