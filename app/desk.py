@@ -28,13 +28,13 @@ class Refused(Exception):  # noqa: N818
 class Desk:
     """Asks the process beside this one. Safe for several threads; questions are answered one after the other.
 
-    ``places`` are what a question may lead to.
+    ``places`` are what a question may lead to, ``process`` one that ``start`` gave.
     """
 
-    def __init__(self, places: Places | None = None) -> None:
+    def __init__(self, places: Places | None = None, process: ProcessPoolExecutor | None = None) -> None:
         self._places = places or Places()
         self._lock = threading.Lock()
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool = process
 
     def ask(self, question: str, *given: Any, timeout: float = TIMEOUT) -> Any:
         """What ``trainer.answers.QUESTION(*given)`` returns.
@@ -59,6 +59,10 @@ class Desk:
             raise Refused(answer)
         return answer
 
+    def begin(self, question: str) -> None:
+        """Have a question of nothing answered by the time that somebody asks; waits for nothing."""
+        self._start().submit(answered, question, ())
+
     def close(self) -> None:
         """End the process."""
         with self._lock:
@@ -76,8 +80,16 @@ class Desk:
     def _start(self) -> ProcessPoolExecutor:
         with self._lock:
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=prepare)
+                self._pool = start()
             return self._pool
+
+
+def start(*questions: str) -> ProcessPoolExecutor:
+    """A process that answers, already at work on these."""
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=prepare)
+    for question in questions:
+        pool.submit(answered, question, ())
+    return pool
 
 
 def prepare() -> None:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import psutil
 
-from app import text
+from app import desk, text
 from trainer.errors import ExitCode, InputError
 
 PORT = 7860
@@ -119,8 +119,10 @@ def launch(page: Any, options: argparse.Namespace, settings: dict[str, Any]) -> 
 def prepare(options: argparse.Namespace, output: Path) -> tuple[Any, dict[str, Any]]:
     """The page, and what it is to be launched with.
 
-    Goes to an empty folder first, since gradio serves what lies in the current one.
+    Goes to an empty folder first, since gradio serves what lies in the current one. The process that answers questions reads
+    torch in while this one reads gradio in, and later what only later questions need.
     """
+    process = desk.start("schema")
     output.mkdir(parents=True, exist_ok=True)
     state = private_folder()
     os.environ["GRADIO_TEMP_DIR"] = str(state / "served")
@@ -135,14 +137,16 @@ def prepare(options: argparse.Namespace, output: Path) -> tuple[Any, dict[str, A
     from app.studio import Studio
 
     folders = None if options.folder is None else [*options.folder, state / "served"]
-    studio = Studio(output.resolve(), folders)
+    studio = Studio(output.resolve(), folders, process)
     own = [studio.output, studio.pictures.folder, studio.files.folder, studio.trials.folder, documents.FOLDER]
     shared = [folder.resolve() for folder in own]
     guard = Middleware(Guard, shelf=Shelf((state / "served").resolve(), shared, studio.state))
     allowed = Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(options.host, options.share))
     threading.Thread(target=studio.queue.run_forever, daemon=True).start()
     atexit.register(studio.close)
-    return site.build(studio), {
+    page = site.build(studio)
+    studio.desk.begin("settle")
+    return page, {
         "server_name": options.host,
         "auth": options.auth,
         "share": options.share,

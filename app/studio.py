@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,12 @@ LONGEST_SECONDS = 1800.0
 
 
 class Studio:
-    """One for the server; every page is handed it. ``folders`` are what it may read beside its own; None opens all."""
+    """One for the server; every page is handed it. ``folders`` are what it may read beside its own; None opens all.
 
-    def __init__(self, output: Path, folders: Sequence[Path] | None = None) -> None:
+    ``process`` answers its questions, where one was started before, by ``app.desk.start``.
+    """
+
+    def __init__(self, output: Path, folders: Sequence[Path] | None = None, process: ProcessPoolExecutor | None = None) -> None:
         self.output = output
         self.state = output / STATE
         self.state.mkdir(parents=True, exist_ok=True)
@@ -38,7 +42,7 @@ class Studio:
         self.draft = Draft(self.state / "draft.json")
         own = (output, *(output.parent / name for name in (DATASETS, FILES, presets.OWN)))
         self.places = Places(None if folders is None else [*own, *folders])
-        self.desk = Desk(self.places)
+        self.desk = Desk(self.places, process)
         self.own = Own(output.parent / presets.OWN)
         self.pictures = Pictures(output.parent / DATASETS, self.draft, self.desk)
         self.trials = Trials(output.parent / TRIALS, self.desk.ask)

@@ -132,8 +132,15 @@ def test_families_do_not_know_each_other():
         assert not found, f"family {name} imports {found}"
 
 
-def test_the_browser_page_imports_no_torch():
-    code = "import sys, app.main, app.site; print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    ("modules", "large"),
+    [
+        ("app.main, app.site", {"torch", "diffusers", "transformers"}),
+        ("trainer.answers", {"diffusers", "transformers"}),  # the page waits for the first answer
+    ],
+)
+def test_what_a_page_waits_for_imports_nothing_large(modules, large):
+    code = f"import sys, {modules}; print(sorted({large!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 

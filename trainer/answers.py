@@ -6,35 +6,44 @@ Each public function is a question; see ``app.desk``.
 from __future__ import annotations
 
 import copy
+import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from morelora.errors import MoreLoraError
-from trainer import album, file_tools, presets, publish, settings
+from trainer import file_tools, presets, publish, settings
 from trainer.errors import InputError, TrainerError
 from trainer.metadata import read_recipe
-from trainer.rehearsal import rehearse
 from trainer.relevance import without_effect, without_vain
 from trainer.schema import Setting, walk
-from trainer.strengths import render_strengths
-from trainer.try_out import check_adapter, check_trial
 
 Values = dict[str, Any]
 
 LARGEST_RECIPE = 2**20
 """Bytes of a TOML file that is read."""
 
-EDITS = (album.album, album.write_captions, album.leave_out, album.move)
-
 
 def answer(question: str, given: tuple[Any, ...]) -> tuple[bool, Any]:
     """Whether a question was refused, and the answer or, as a text for the user, the reason."""
     try:
-        return False, QUESTIONS[question](*given)
+        return False, asked(question)(*given)
     except (TrainerError, MoreLoraError, OSError) as error:
         return True, str(error)
+
+
+def asked(question: str) -> Callable[..., Any]:
+    """The function that answers a question. Raises ``KeyError`` where nothing does."""
+    if question in QUESTIONS:
+        return QUESTIONS[question]
+    return getattr(importlib.import_module(LATER[question]), question)  # type: ignore[no-any-return]
+
+
+def settle() -> None:
+    """Import what the questions of ``LATER`` need, so that the first of them is answered as fast as the next."""
+    for module in LATER.values():
+        importlib.import_module(module)
 
 
 def schema() -> list[Values]:
@@ -138,5 +147,16 @@ def with_algorithm(values: Values, preset_name: str, algorithm: str) -> Values:
 
 
 RECIPES = (schema, preset, check, read, read_file, with_algorithm, without_vain)
-WORK = (rehearse, render_strengths, check_trial, check_adapter)
-QUESTIONS = {question.__name__: question for question in (*RECIPES, *WORK, *EDITS, *file_tools.TOOLS, publish.publish)}
+QUESTIONS = {question.__name__: question for question in (*RECIPES, *file_tools.TOOLS, publish.publish, settle)}
+
+LATER = {
+    "album": "trainer.album",
+    "write_captions": "trainer.album",
+    "leave_out": "trainer.album",
+    "move": "trainer.album",
+    "rehearse": "trainer.rehearsal",
+    "render_strengths": "trainer.strengths",
+    "check_trial": "trainer.try_out",
+    "check_adapter": "trainer.try_out",
+}
+"""Questions whose modules bring in diffusers, which takes seconds: imported when they are asked, so that a form need not wait."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.desk import Desk, Refused
+from app.desk import Desk, Refused, start
 from trainer import presets
 
 
@@ -46,3 +46,11 @@ def test_a_process_that_died_is_started_again(desk):
         process.kill()
         process.join()
     assert desk.ask("preset", "pocket-lora") == presets.load("pocket-lora")
+
+
+def test_a_process_that_was_started_before_is_the_one_that_answers():
+    process = start("settle")
+    desk = Desk(process=process)
+    assert desk.ask("preset", "pocket-lora") == presets.load("pocket-lora")
+    assert desk._pool is process and len(process._processes) == 1
+    desk.close()

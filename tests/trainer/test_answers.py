@@ -32,6 +32,11 @@ def test_refusals_are_told_and_programming_errors_are_not_swallowed():
         answers.answer("preset", ())
 
 
+@pytest.mark.parametrize("question", answers.LATER)
+def test_a_question_whose_module_comes_later_has_an_answer(question):
+    assert answers.asked(question).__module__ == answers.LATER[question]
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("preset", ["pocket-hadamard", "sd15-lora"])
 def test_another_algorithm_gives_a_recipe_that_can_be_used(preset, algorithm):
