@@ -15,6 +15,7 @@ from app.desk import Desk, Refused
 from app.draft import Draft
 from app.files import FILES, Files
 from app.own import Own
+from app.parts import verdict
 from app.pictures import DATASETS, Pictures
 from app.places import Places
 from app.queue import Queue
@@ -58,13 +59,14 @@ class Studio:
         try:
             return self.desk.ask("check", self.draft.values)
         except Refused as error:
-            return {"problem": str(error), "toml": "", "whole": {}, "no_effect": {}}
+            return {"problem": str(error), "toml": "", "missing": [], "whole": {}, "no_effect": {}}
 
     def start_draft(self) -> str:
         """Put the draft into the queue; returns its run's name, or '' after a word to the user where it cannot run."""
         judged = self.judge()
-        if judged["problem"]:
-            gr.Warning(html.escape(judged["problem"]))
+        hindrance = judged["problem"] or verdict.lacks(judged["missing"])
+        if hindrance:
+            gr.Warning(html.escape(hindrance))
             return ""
         return self.queue.add(judged["toml"], judged["whole"]["run"]["name"])
 

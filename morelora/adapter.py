@@ -83,7 +83,6 @@ class RankOptions(FactorOptions):
         None,
         gt=0,
         description="The change is multiplied by alpha / rank. Empty means alpha = rank, a factor of 1.",
-        json_schema_extra={"level": "basic"},
     )
     rs: bool = Field(False, description="Rank-stabilised scale (rsLoRA): alpha / sqrt(rank) instead of alpha / rank.")
 

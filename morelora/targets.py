@@ -107,12 +107,7 @@ class AdapterConfig(BaseModel):
 
     algorithm: str = Field(
         "lora",
-        description="The adapter's algorithm: lora (LoCon on convolutions), loha, lokr; krona, krona_res: whole Kronecker "
-        "products; hadamard: a product of k low-rank products; additive: a sum of repeated factors; full: the whole weight's "
-        "difference; bitfit: biases; ssf, ia3: scales; norm: norms; oft, boft: rotations; serial: small networks after layers; "
-        "adalora, sora: LoRA whose ranks go where they matter, or fade; dylora: of every rank at once; tlora: by noise; "
-        "glora: of a layer's inputs too; "
-        "vera: vectors around random factors that layers share; tied: around factors that layers share and train.",
+        description="How a layer's change is made of few numbers. The first to try is lora; docs/algorithms.md is on each.",
         json_schema_extra={"level": "basic"},
     )
     layers: Literal["attention", "transformer", "all"] = Field(

@@ -5,15 +5,17 @@ Each public function is a question; see ``app.desk``.
 
 from __future__ import annotations
 
-import copy
 import importlib
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from morelora.errors import MoreLoraError
 from trainer import file_tools, presets, publish, settings
+from trainer.config import Config
+from trainer.data.sources import sources_of
 from trainer.errors import InputError, TrainerError
 from trainer.metadata import read_recipe
 from trainer.relevance import without_effect, without_vain
@@ -52,13 +54,10 @@ def schema() -> list[Values]:
 
 
 def _row(setting: Setting) -> Values:
-    numbers = [kind for kind in (int, float) if kind in setting.kinds]
-    kind = "choice" if setting.choices else "flag" if bool in setting.kinds else "list" if setting.is_list else ""
-    kind = kind or ("table" if setting.is_table else numbers[0].__name__ if numbers else "text")
     default = None if setting.is_required else setting.default
     return {
         "path": setting.path,
-        "kind": kind,
+        "kind": _kind(setting),
         "default": settings.plain(default),
         "may_be_empty": setting.may_be_empty,
         "bounds": dict(setting.bounds),
@@ -70,23 +69,51 @@ def _row(setting: Setting) -> Values:
     }
 
 
+def _kind(setting: Setting) -> str:
+    numbers = [kind.__name__ for kind in (int, float) if kind in setting.kinds]
+    told = {
+        "choice": setting.choices,
+        "flag": bool in setting.kinds,
+        "texts": setting.is_texts,
+        "list": setting.is_list,
+        "table": setting.is_table,
+    }
+    return next((kind for kind, is_it in told.items() if is_it), (*numbers, "text")[0])
+
+
 def preset(name: str) -> Values:
     """A preset's own nested values."""
     return presets.load(name)
 
 
 def check(values: Mapping[str, Any]) -> Values:
-    """A recipe judged: ``problem`` (empty if it can be used), ``toml`` as it would run, and what has ``no_effect``."""
+    """A recipe judged: ``problem`` (empty if it can be used), ``toml`` as it would run, pairs of a kind and a path of what is
+    ``missing`` to train it here, and what has ``no_effect``."""
     try:
         config = settings.parse(values, "the recipe")
     except InputError as error:
-        return {"problem": error.what, "toml": settings.dump(values), "whole": {}, "no_effect": {}}
+        return {"problem": error.what, "toml": settings.dump(values), "missing": [], "whole": {}, "no_effect": {}}
     return {
         "problem": "",
         "toml": settings.to_toml(config, whole=False),
+        "missing": list(_missing(config)),
         "whole": settings.to_values(config),
         "no_effect": without_effect(values),
     }
+
+
+def _missing(config: Config) -> Iterator[tuple[str, str]]:
+    """``base`` and ``pictures`` that are not given; ``no_base`` and ``no_folder`` that are not there."""
+    base = config.model.base.strip()
+    if not base:
+        yield "base", ""
+    elif base != "pocket" and not os.path.exists(os.path.expanduser(base)):
+        yield "no_base", base
+    data = config.data
+    if not (data.sources or data.images.strip()):
+        yield "pictures", ""
+        return
+    yield from (("no_folder", str(source.path)) for source in sources_of(data) if not source.path.is_dir())
 
 
 def read(text: str, source: str = "the recipe") -> Values:
@@ -125,28 +152,7 @@ def _read_toml(file: Path) -> Values:
     return values
 
 
-def with_algorithm(values: Values, preset_name: str, algorithm: str) -> Values:
-    """The recipe with another algorithm: adapter and rate as the sister preset has them, ``sd15-loha`` for ``sd15-lora``.
-
-    Where there is none, options that the new algorithm does not have are left out.
-    """
-    result = copy.deepcopy(values)
-    sister = f"{preset_name.partition('-')[0]}-{algorithm.replace('_', '-')}"
-    if sister in {shipped.name for shipped in presets.list_presets()}:
-        theirs = presets.load(sister)
-        result["adapter"] = theirs["adapter"]
-        for name in ("lr", "text_encoder_lr"):
-            if name in theirs.get("optimizer", {}):
-                settings.put(result, f"optimizer.{name}", theirs["optimizer"][name])
-    else:
-        rows = [row for row in walk() if row.section == "adapter" and (not row.algorithms or algorithm in row.algorithms)]
-        known = {row.path.rpartition(".")[2] for row in rows}
-        result["adapter"] = {name: value for name, value in values.get("adapter", {}).items() if name in known}
-    result["adapter"]["algorithm"] = algorithm
-    return result
-
-
-RECIPES = (schema, preset, check, read, read_file, with_algorithm, without_vain)
+RECIPES = (schema, preset, check, read, read_file, without_vain)
 QUESTIONS = {question.__name__: question for question in (*RECIPES, *file_tools.TOOLS, publish.publish, settle)}
 
 LATER = {
@@ -158,5 +164,6 @@ LATER = {
     "render_strengths": "trainer.strengths",
     "check_trial": "trainer.try_out",
     "check_adapter": "trainer.try_out",
+    "with_algorithm": "trainer.switch",
 }
 """Questions whose modules bring in diffusers, which takes seconds: imported when they are asked, so that a form need not wait."""

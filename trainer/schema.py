@@ -67,6 +67,11 @@ class Setting:
         return any(get_origin(kind) is tuple for kind in self.kinds)
 
     @property
+    def is_texts(self) -> bool:
+        """Whether it is a list of texts."""
+        return any(get_origin(kind) is tuple and get_args(kind)[0] is str for kind in self.kinds)
+
+    @property
     def item(self) -> type[BaseModel] | None:
         """The section that each entry of a list is, such as one rule of ``adapter.rules``."""
         inner = get_args(self.type)[:1] if get_origin(self.type) is tuple else ()

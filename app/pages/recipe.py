@@ -9,11 +9,12 @@ from typing import Any
 import gradio as gr
 
 from app.desk import Refused
-from app.page import QUIET, WORKING, Page, news, note
+from app.page import QUIET, WORKING, Page, news
 from app.pages import check
 from app.pages.home import TO_TRAIN
 from app.parts import form
 from app.parts.recipe_file import RecipeFile
+from app.parts.verdict import verdict
 from app.studio import Studio
 from app.text import say
 from trainer import presets
@@ -164,7 +165,9 @@ class RecipePage:
         algorithm = changes.get(ALGORITHM)
         if algorithm:
             draft = self.studio.draft
-            draft.replace(self.studio.desk.ask("with_algorithm", draft.values, draft.preset, algorithm))
+            values, sister = self.studio.desk.ask("with_algorithm", draft.values, draft.preset, algorithm)
+            draft.replace(values)
+            gr.Info(html.escape(say("recipe.as_sister", preset=sister) if sister else say("recipe.rates_stay")))
         self.studio.draft.put({path: value for path, value in changes.items() if path != ALGORITHM})
         kept, reasons = self.studio.desk.ask("without_vain", self.studio.draft.values)
         if reasons:
@@ -197,8 +200,8 @@ class RecipePage:
         choices = self._presets()
         return seen, [
             {"choices": choices, "value": draft.preset if draft.preset in dict(choices).values() else None},
-            {"value": note(judged["problem"] or say("recipe.fine"), "bad" if judged["problem"] else "good")},
-            {"interactive": not judged["problem"]},
+            {"value": verdict(judged)},
+            {"interactive": not (judged["problem"] or judged["missing"])},
             {"choices": lines, "value": list(changes), "visible": bool(changes)},
             {"value": judged["toml"]},
             {"visible": True},

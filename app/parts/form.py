@@ -28,7 +28,8 @@ def label_of(row: Row) -> str:
     """The text's own name of a setting, or that of its path in words, with the unit."""
     key = f"label.{row['path']}"
     name = say(key) if has(key) else row["path"].rpartition(".")[2].replace("_", " ").capitalize()
-    return f"{name} ({row['unit']})" if row["unit"] else name
+    unit = say(f"unit.{row['unit']}") if row["unit"] else ""
+    return f"{name} ({unit})" if unit and unit.lower() != name.lower() else name
 
 
 def control(row: Row, visible: bool) -> Any:
@@ -47,7 +48,8 @@ def control(row: Row, visible: bool) -> Any:
     if row["kind"] in ("int", "float"):
         whole = row["kind"] == "int"
         return gr.Number(value=row["default"], precision=0 if whole else None, step=1 if whole else 0.1, **common)
-    return gr.Textbox(value=shown(row, row["default"]), lines=1, max_lines=4, **common)
+    lines = 3 if row["kind"] == "texts" else 1
+    return gr.Textbox(value=shown(row, row["default"]), lines=lines, max_lines=max(4, 2 * lines), **common)
 
 
 def is_three_way(row: Row) -> bool:
@@ -56,8 +58,11 @@ def is_three_way(row: Row) -> bool:
 
 
 def shown(row: Row, value: Any) -> Any:
-    """A setting's value as its control holds it. Lists and tables are written as JSON, which TOML's own lists look like."""
-    if row["kind"] in ("list", "table"):
+    """A setting's value as its control holds it. A list of texts is a text a line where that can be read back; other lists and
+    tables are written as JSON, which TOML's own lists look like."""
+    if row["kind"] == "texts" and all(text == text.strip() != "" and len(text.splitlines()) == 1 for text in value or ()):
+        return "\n".join(value or ())
+    if row["kind"] in ("texts", "list", "table"):
         return json.dumps(value, ensure_ascii=False) if value else ""
     if is_three_way(row):
         return "" if value is None else FLAG[not value]
@@ -70,6 +75,8 @@ def given(row: Row, value: Any) -> Any:
     """What a control holds as the setting's value; None where it was emptied. Raises ``ValueError`` with what to write."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
+    if row["kind"] == "texts":
+        return texts(value)
     if row["kind"] in ("list", "table"):
         try:
             return json.loads(value)
@@ -81,6 +88,17 @@ def given(row: Row, value: Any) -> Any:
     if row["kind"] == "int" and not (math.isfinite(value) and abs(value) < WHOLE_LIMIT):
         raise ValueError(say("form.not_a_number", label=label_of(row)))
     return int(value) if row["kind"] == "int" else value
+
+
+def texts(written: str) -> list[str]:
+    """A text from each line that is not empty; or, where they are written so, from a list in JSON."""
+    try:
+        found = json.loads(written)
+    except ValueError:
+        found = None
+    if isinstance(found, list) and all(isinstance(text, str) for text in found):
+        return found
+    return [line.strip() for line in written.splitlines() if line.strip()]
 
 
 def changed(rows: Sequence[Row], before: Sequence[Any], now: Sequence[Any]) -> dict[str, Any]:

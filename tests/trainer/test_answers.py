@@ -1,4 +1,4 @@
-"""What the browser asks: the schema as rows, a recipe judged, another algorithm."""
+"""What the browser asks: the schema as rows, a recipe judged."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from morelora import ALGORITHMS
 from trainer import answers, presets, settings
+from trainer.models.registry import POCKET
 from trainer.schema import walk
 
 
@@ -15,7 +15,7 @@ def test_every_setting_is_a_row_of_plain_values():
     rows = answers.schema()
     assert [row["path"] for row in rows] == [setting.path for setting in walk()]
     assert json.loads(json.dumps(rows)) == rows
-    assert {row["kind"] for row in rows} <= {"choice", "flag", "list", "table", "int", "float", "text"}
+    assert {row["kind"] for row in rows} <= {"choice", "flag", "texts", "list", "table", "int", "float", "text"}
 
 
 def test_the_toml_of_a_judged_recipe_is_the_same_recipe():
@@ -37,17 +37,17 @@ def test_a_question_whose_module_comes_later_has_an_answer(question):
     assert answers.asked(question).__module__ == answers.LATER[question]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("preset", ["pocket-hadamard", "sd15-lora"])
-def test_another_algorithm_gives_a_recipe_that_can_be_used(preset, algorithm):
-    values = presets.load(preset)
-    changed = answers.with_algorithm(values, preset, algorithm)
-    config = settings.parse(changed, "x")
-    assert config.adapter.algorithm == algorithm
-    assert [changed.get(name) for name in ("data", "model", "train")] == [values.get(name) for name in ("data", "model", "train")]
-
-
-def test_the_sister_preset_gives_adapter_and_rate():
-    changed = answers.with_algorithm(presets.load("pocket-lora"), "pocket-lora", "oft")
-    sister = presets.load("pocket-oft")
-    assert changed["adapter"] == sister["adapter"] and changed["optimizer"]["lr"] == sister["optimizer"]["lr"]
+def test_what_is_missing_is_said(tmp_path):
+    folder, base = tmp_path / "pictures", str(POCKET)
+    there, gone = {"path": str(tmp_path)}, {"path": "gone"}
+    cases = [
+        ("", {}, [("base", ""), ("pictures", "")]),
+        ("pocket", {"images": str(folder)}, [("no_folder", str(folder))]),
+        (str(folder), {"images": str(tmp_path)}, [("no_base", str(folder))]),
+        (base, {"sources": [there, gone]}, [("no_folder", "gone")]),
+        (base, {"images": str(tmp_path)}, []),
+    ]
+    for given, data, missing in cases:
+        judged = answers.check({"model": {"base": given}, "data": data})
+        assert (judged["problem"], judged["missing"]) == ("", missing)
+    assert answers.check({"train": {"steps": -3}})["missing"] == []

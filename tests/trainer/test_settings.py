@@ -108,7 +108,7 @@ def test_every_setting_has_a_sentence_of_help_and_a_level():
 def test_the_budgets_of_the_schema_hold():
     """What an algorithm alone has is shown only with it, and counts by itself."""
     assert len({setting.path for setting in walk() if not setting.algorithms}) <= 140
-    assert len({setting.path for setting in walk() if setting.level == "basic"}) <= 12
+    assert len({setting.path for setting in walk() if setting.level == "basic"}) <= 8
 
 
 def test_options_name_the_algorithms_that_have_them():

@@ -15,7 +15,7 @@ class RunPictures(Section):
 
     images: str = setting("", "Folder of the training pictures.", "basic")
     resolution: int = setting(
-        512, "Side of a square training picture; buckets keep about this area.", "basic", "pixels", ge=32, le=4096
+        512, "Side of a square training picture; buckets keep about this area.", unit="pixels", ge=32, le=4096
     )
     resolutions: tuple[int, ...] = setting(
         (),

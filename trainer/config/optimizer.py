@@ -19,10 +19,9 @@ class OptimizerConfig(Section):
         "adamw",
         "Optimiser, or any class as package.module.Class. adamw8bit and paged_adamw8bit need the package bitsandbytes; "
         "prodigy finds the rate itself (lr = 1); schedule_free needs schedule = 'constant'.",
-        "basic",
     )
     arguments: dict[str, Any] = setting({}, "More arguments of the optimiser's class, such as d_coef = 2 for prodigy.")
-    lr: float = setting(1e-4, "Learning rate of the UNet's adapters.", "basic", gt=0, le=10)
+    lr: float = setting(1e-4, "Learning rate of the UNet's adapters.", gt=0, le=10)
     text_encoder_lr: float | None = setting(None, "Learning rate of the text encoder's adapters; empty means lr.", gt=0, le=10)
     text_encoder_2_lr: float | None = setting(
         None, "Learning rate of the second text encoder's adapters (SDXL); empty means text_encoder_lr.", gt=0, le=10

@@ -9,7 +9,9 @@ class PreviewConfig(Section):
     """Pictures made during training at fixed prompts and seeds."""
 
     every: int = setting(0, "Steps between previews; 0 means only base and end.", unit="steps", ge=0)
-    prompts: tuple[str, ...] = setting((), "Prompts; {trigger} stands for the trigger word. Empty: a few of the captions.")
+    prompts: tuple[str, ...] = setting(
+        (), "Prompts; {trigger} stands for the trigger word. Empty: a few of the captions.", "basic"
+    )
     negative: str = setting("", "Negative prompt.")
     steps: int = setting(25, "Sampling steps.", unit="steps", ge=1, le=1000)
     guidance: float = setting(7.0, "Classifier-free guidance; 1 means none.", ge=1, le=50)

@@ -17,7 +17,7 @@ class TrainConfig(Section):
     init_from: str | None = setting(
         None, "Adapter file to start from, of any program, with the same layers, algorithm and rank; empty: a new adapter."
     )
-    batch_size: int = setting(1, "Pictures in one micro step on one device.", "basic", ge=1, le=1024)
+    batch_size: int = setting(1, "Pictures in one micro step on one device.", ge=1, le=1024)
     accumulation: int = setting(1, "Micro steps whose gradients make one step.", ge=1, le=1024)
     seed: int = setting(42, "Seed of everything random.", ge=0, lt=2**32)
     unet: bool = setting(True, "Train adapters in the UNet.")

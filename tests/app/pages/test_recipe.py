@@ -71,6 +71,24 @@ def test_what_is_wrong_is_said_and_nothing_can_be_started(page):
     assert "can run" in tab.verdict and tab.told[2]["interactive"]
 
 
+def test_a_recipe_without_pictures_or_base_says_so_and_cannot_be_started(page):
+    page.studio.draft.begin(page.studio.desk.ask("preset", "sd15-lora"), "sd15-lora")
+    tab = Tab(page)
+    assert "No base model" in tab.verdict and "No pictures" in tab.verdict and "can run" not in tab.verdict
+    assert "href='./dataset'" in tab.verdict and not tab.told[2]["interactive"]
+    assert page.studio.start_draft() == "" and page.studio.queue.jobs() == []
+
+
+def test_another_algorithm_says_where_its_rates_are_from(page, monkeypatch):
+    told = []
+    monkeypatch.setattr(gr, "Info", told.append)
+    Tab(page).set("adapter.algorithm", "oft")
+    assert "pocket-oft" in told.pop()
+    page.studio.draft.begin({"model": {"base": "nowhere"}})
+    Tab(page).set("adapter.algorithm", "oft")
+    assert "rates stay" in told.pop()
+
+
 def test_two_tabs_do_not_undo_each_other(page):
     one, other = Tab(page), Tab(page)
     one.set("train.steps", 30)

@@ -36,12 +36,26 @@ def test_every_setting_has_a_control_that_holds_its_default():
         (row("text", ""), "a b", "a b"),
         (row("choice", "a", choices=["a", "b"]), "b", "b"),
         (row("list", []), ["a", "ü"], '["a", "ü"]'),
+        (row("texts", []), ["a fox", "{trigger}, [b]"], "a fox\n{trigger}, [b]"),
+        (row("texts", []), ["", "two\nlines"], '["", "two\\nlines"]'),
         (row("table", {}), {"a": 1.5}, '{"a": 1.5}'),
     ],
 )
 def test_values_go_there_and_back(each, value, shown):
     assert form.shown(each, value) == shown
     assert form.given(each, shown) == value
+
+
+def test_a_text_a_line_needs_no_brackets_and_may_have_them():
+    each = row("texts", [])
+    assert form.given(each, "[a fox:1.2]\n\n  a boat \n") == ["[a fox:1.2]", "a boat"]
+    assert form.given(each, '["a", "b"]') == ["a", "b"] and form.given(each, "[1, 2]") == ["[1, 2]"]
+    assert form.given(each, " \n ") is None and form.shown(each, None) == form.shown(each, []) == ""
+
+
+def test_a_unit_that_is_the_name_is_said_once():
+    assert form.label_of(row("int", 8, path="train.steps", unit="steps")) == "Steps"
+    assert form.label_of(row("int", 8, path="data.resolution", unit="pixels")) == "Resolution (pixels)"
 
 
 def test_what_cannot_be_read_is_told_with_the_way_to_write_it():
