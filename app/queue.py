@@ -14,6 +14,7 @@ from typing import Any
 from app import children, errors
 from app.children import Child
 from app.store import Store, write_text
+from trainer.presets import read_text
 from trainer.run import RunDir, slug
 
 SECONDS = 1.0
@@ -79,6 +80,10 @@ class Queue:
         """A job by its name."""
         return next((job for job in self.jobs() if job.name == name), None)
 
+    def is_emptied(self, name: str) -> bool:
+        """Whether a job's folder is there without a run in it, as when its files are deleted while it trains."""
+        return (self.output / name).is_dir() and not self._is_run(name)
+
     def last_words(self, name: str) -> str:
         """The end of what a job's process printed; '' while it goes on, and where there is none."""
         job = self.job(name)
@@ -93,22 +98,23 @@ class Queue:
         """Put a recipe at the end; returns the run's name, another one where ``name`` is taken. Raises ``InputError``."""
         stem = slug(name)
         with self._store.change() as kept:
-            taken = {job.name for job in _jobs(kept)}
-            number, free = 1, stem
-            while free in taken or (self.output / free).exists():
-                number, free = number + 1, f"{stem}-{number + 1}"
+            free = self._free(stem, _jobs(kept))
             write_text(self._recipe(free), toml)
             _keep(kept, [*_jobs(kept), Job(free)])
         return free
 
     def resume(self, name: str) -> None:
-        """Put a run that was cut off or stopped, or a job that failed before it had a folder, at the end again."""
+        """Put a run that was cut off or stopped at the end again; a job without a run begins anew, under a name that is free."""
         is_run = self._is_run(name)
         with self._store.change() as kept:
             jobs = _jobs(kept)
             known = is_run or any(job.name == name for job in jobs)
             if known and not any(job.name == name and (job.waits or job.lives()) for job in jobs):
-                _keep(kept, [*(job for job in jobs if job.name != name), Job(name, resume=is_run)])
+                others = [job for job in jobs if job.name != name]
+                new = name if is_run else self._free(name, others)
+                if new != name:
+                    write_text(self._recipe(new), read_text(self._recipe(name)))
+                _keep(kept, [*others, Job(new, resume=is_run)])
 
     def remove(self, name: str) -> None:
         """Take a job out that does not go on."""
@@ -182,6 +188,14 @@ class Queue:
         if job.resume:
             return ["--resume", str(self.output / job.name)]
         return ["--preset", str(self._recipe(job.name)), "--name", job.name, "--output", str(self.output)]
+
+    def _free(self, stem: str, jobs: list[Job]) -> str:
+        """A run's name that neither a job nor a folder has."""
+        taken = {job.name for job in jobs}
+        number, free = 1, stem
+        while free in taken or (self.output / free).exists():
+            number, free = number + 1, f"{stem}-{number + 1}"
+        return free
 
     def _recipe(self, name: str) -> Path:
         return self.state / "recipes" / f"{name}.toml"

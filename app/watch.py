@@ -109,7 +109,8 @@ def samples(run: RunDir, events: Sequence[Event]) -> Samples:
 
 def state_of(events: Sequence[Event], held: bool) -> tuple[str, str]:
     """The state and what there is to say of it, from the last event that decides it."""
-    deciding = [event for event in events if event["event"] in ("Started", "Finished", "Failed")]
+    told = [event for event in events if event["event"] in ("Started", "Step", "Finished", "Failed")]
+    deciding = [event for event in told if event["event"] != "Step"] or told[-1:]
     if held or not deciding:
         return ("running" if deciding else "starting"), ""
     event = deciding[-1]

@@ -167,8 +167,13 @@ class _Run:
         self.trackers: Trackers | None = None
 
     def emit(self, event: Event) -> None:
-        """Tell the event to the run folder and to whoever listens; only the main process speaks."""
+        """Tell the event to the run folder and to whoever listens; only the main process speaks.
+
+        Raises:
+            FileNotFoundError: the folder was emptied: what is written into it now would be nobody's run.
+        """
         if self.accelerator.is_main_process:
+            self.run.config_file.stat()
             self.run.emit(event)
             self.listener(event)
             if self.trackers is not None:

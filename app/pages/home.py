@@ -10,6 +10,8 @@ from functools import cache
 import gradio as gr
 
 from app.page import QUIET, WORKING, Page, address, link
+from app.parts.status import key
+from app.queue import Job
 from app.studio import Studio
 from app.text import say
 from app.watch import View
@@ -53,18 +55,18 @@ def begin(studio: Studio) -> str:
 
 def recent_runs(studio: Studio) -> str:
     """The latest runs as cards with a picture, the state, and a link."""
-    cards = [card(name, studio.runs.view(name)) for name in studio.names()[:RECENT]]
+    cards = [card(name, studio.runs.view(name), studio.queue.job(name)) for name in studio.names()[:RECENT]]
     inner = f"<div class='cards'>{''.join(cards)}</div>" if cards else f"<p class='quiet'>{html.escape(say('home.none'))}</p>"
     return f"<h3>{html.escape(say('home.recent'))}</h3>{inner}"
 
 
-def card(name: str, view: View) -> str:
-    """One run. Everything from outside is escaped."""
+def card(name: str, view: View, job: Job | None = None) -> str:
+    """One run, or the job that has none yet. Everything from outside is escaped."""
     picture = view.previews[0] if view.previews else None
     image = f"<img alt='' loading='lazy' src='{html.escape(address(picture))}'>" if picture else "<div class='no-picture'></div>"
-    state = say("state.waiting") if view.state == "none" else say(f"state.{view.state}")
+    state = key(view, job)
     progress = say("status.step", step=view.step, steps=view.steps) if view.steps else ""
-    words = f"<span class='{view.state}'>{html.escape(state)}</span><span>{html.escape(progress)}</span>"
+    words = f"<span class='{state}'>{html.escape(say(f'state.{state}'))}</span><span>{html.escape(progress)}</span>"
     return f"<div class='run-card'>{image}<div>{link('train', name, run=name)}{words}</div></div>"
 
 

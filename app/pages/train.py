@@ -127,6 +127,8 @@ def state(studio: Studio, name: str | None, view: View, lines: str) -> str:
             return status(view, studio.queue.last_words(job.name) or say("train.no_words"))
         if job is not None and job.waits:
             return note(say("train.waiting")) + cannot_start(studio.queue)
+        if job is not None and studio.queue.is_emptied(job.name):
+            return note(say("train.emptied"), "bad")
         return note(say("state.starting") if name else say("train.none"))
     if not is_broken(view, job):
         return status(view)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 from app.page import note
-from app.queue import RETRY_SECONDS, Queue
+from app.queue import RETRY_SECONDS, Job, Queue
 from app.text import say
 from app.watch import View
 
@@ -25,6 +25,13 @@ def status(view: View, last_words: str = "") -> str:
         parts.append(f"<pre>{html.escape(view.message)}</pre>")
     parts += [f"<div class='quiet'>{html.escape(line)}</div>" for line in details(view)]
     return f"<div class='status {view.state}'>{''.join(parts)}</div>"
+
+
+def key(view: View, job: Job | None) -> str:
+    """Of the state's text: a run's own state, or that of the job that has no run yet, or no more."""
+    if view.state != "none" or job is None:
+        return view.state
+    return "waiting" if job.waits else "failed" if job.has_ended else "starting"
 
 
 def numbers(view: View) -> list[str]:

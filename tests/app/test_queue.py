@@ -141,6 +141,23 @@ def test_order_pause_removal_and_going_on(queue, starter):
     assert starter.words[-1] == ["--resume", str(queue.output / "a")]
 
 
+def test_a_job_whose_run_was_emptied_begins_anew_beside_what_is_left(queue, starter):
+    queue.add("a = 1", "one")
+    queue.tick()
+    assert not queue.is_emptied("one"), "it has no folder yet"
+    (queue.output / "one").mkdir()
+    assert queue.is_emptied("one")
+    starter.end()
+    queue.resume("one")
+    assert names(queue) == ["one-2"]
+    queue.tick()
+    words = starter.words[-1]
+    assert Path(words[words.index("--preset") + 1]).read_text() == "a = 1" and words[words.index("--name") + 1] == "one-2"
+    (queue.output / "one-2").mkdir()
+    (queue.output / "one-2" / "config.toml").touch()
+    assert not queue.is_emptied("one-2")
+
+
 def test_last_words_are_those_of_an_ended_job(queue, starter):
     queue.add("", "one")
     queue.tick()

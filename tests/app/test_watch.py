@@ -31,6 +31,13 @@ def test_an_empty_folder_is_starting(tmp_path):
     assert watch.look(RunDir(tmp_path), []).state == "starting"
 
 
+def test_a_run_that_has_lost_its_first_events_is_told_by_its_steps(tmp_path):
+    run = run_with(tmp_path, *steps(7, 8))
+    assert watch.state_of(run.events(), held=True)[0] == "running"
+    view = watch.look(run, run.events())
+    assert (view.state, view.step, view.loss) == ("interrupted", 8, 0.125)
+
+
 def test_a_running_run_is_told_by_its_lock(tmp_path):
     run = run_with(tmp_path, Started(PLAN, 0), *steps(1, 2))
     assert watch.look(run, run.events()).state == "interrupted"

@@ -463,6 +463,20 @@ def test_steps_by_the_number_of_pictures_are_said_and_made(inputs, tmp_path):
     resume(path, listener=lambda event: None)
 
 
+def test_a_run_whose_folder_is_emptied_ends_and_puts_nothing_into_it(inputs, tmp_path):
+    left: list[Path] = []
+
+    def emptied(event: Event) -> None:
+        if isinstance(event, Step):
+            for file in sorted((tmp_path / "tiny").rglob("*"), reverse=True):
+                file.rmdir() if file.is_dir() else file.unlink()
+            left.append(tmp_path / "tiny")
+
+    with pytest.raises(DiskError, match="tiny was deleted or moved while the run went on\n.*start the run again"):
+        run(inputs, tmp_path, emptied)
+    assert left == [tmp_path / "tiny"] and not list(left[0].iterdir())
+
+
 def test_a_run_whose_folder_is_taken_away_says_so(inputs, tmp_path):
     def taken(event: Event) -> None:
         if isinstance(event, Step):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
+import psutil
 import pytest
 
-from app.parts.status import clock, status
+from app.parts.status import clock, key, status
+from app.queue import Job
 from app.watch import View
+from tests.app.test_queue import ENDED
 
 PLAN = {
     "trained": [{"component": "unet", "algorithm": "loha", "layers": 127, "parameters": 268000}],
@@ -14,6 +19,20 @@ PLAN = {
     "device": "cpu",
     "steps": 200,
 }
+
+
+@pytest.mark.parametrize(
+    ("state", "job", "expected"),
+    [
+        ("none", Job("one"), "waiting"),
+        ("none", Job("one", pid=os.getpid(), born=psutil.Process().create_time()), "starting"),
+        ("none", Job("one", pid=ENDED.pid, born=ENDED.born), "failed"),
+        ("done", Job("one", pid=ENDED.pid, born=ENDED.born), "done"),
+        ("none", None, "none"),
+    ],
+)
+def test_a_job_without_a_run_waits_gets_ready_or_failed(state, job, expected):
+    assert key(View(state), job) == expected
 
 
 def test_a_running_run_shows_bar_numbers_and_what_is_trained():

@@ -76,6 +76,25 @@ def test_a_run_folder_that_is_deleted_in_mid_run_is_told_and_the_next_run_begins
     assert "two" in server.markup("runs/load", "", None) and server.is_well()
 
 
+def test_a_run_whose_files_are_deleted_one_by_one_is_told_and_can_begin_anew(server, folder):
+    """As ``rm -r`` does while the run writes: the folder stays. Both while the process is at its step and when it has ended."""
+    queue = runs.queue_of(server)
+    queue.add(runs.recipe(folder), "one")
+    pid = psutil.Process(runs.trains(server, "one"))
+    run = RunDir(server.runs / "one")
+    pid.suspend()
+    for file in sorted(run.path.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    runs.shows(server, "one", "were deleted or moved while it trains", "What to do", but="Getting ready")
+    pid.resume()
+    runs.shows(server, "one", "Failed", "one was deleted or moved", "What to do", but="Traceback")
+    assert not queue.job("one").lives()
+    queue.resume("one")
+    runs.trains(server, "one-2")
+    runs.shows(server, "one-2", "Training")
+    assert server.is_well()
+
+
 def test_two_tabs_that_start_two_runs_at_once_get_two_runs_one_after_the_other(server, folder):
     queue = runs.queue_of(server)
     queue.pause(True)
