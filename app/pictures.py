@@ -10,7 +10,8 @@ from typing import Any
 from app.desk import Desk
 from app.draft import Draft
 from app.store import Store
-from trainer.run import slug
+from trainer.presets import ROOT, SHIPPED
+from trainer.run import free, slug
 
 DATASETS = "datasets"
 """Folder beside the runs: one folder a set of uploaded pictures, and ``.thumbs``."""
@@ -67,6 +68,22 @@ class Pictures:
         if str(folder) != self._draft.values.get("data", {}).get("images"):
             self._draft.put({"data.images": str(folder), "data.trigger": f"{folder.name} style", "run.name": folder.name})
         return folder, taken, refused
+
+    @property
+    def ships(self) -> bool:
+        """Whether the recipe's folder is one of the program's own, in which nothing may be changed."""
+        folder = self._draft.values.get("data", {}).get("images", "")
+        return bool(folder) and (ROOT / folder).resolve().is_relative_to(SHIPPED)
+
+    def copy(self, name: str) -> None:
+        """Copy the files of the recipe's folder into the set ``name``, or ``name-2`` …, and make that the recipe's folder."""
+        source = ROOT / self._draft.values["data"]["images"]
+        folder = free(self.folder / slug(name))
+        folder.mkdir(parents=True)
+        for file in source.iterdir():
+            if file.suffix.lower() in ENDINGS:
+                shutil.copyfile(file, folder / file.name)
+        self._draft.put({"data.images": str(folder)})
 
     def write(self, captions: Mapping[str, str]) -> None:
         """Write captions by picture."""

@@ -21,6 +21,7 @@ from trainer.errors import DiskError, InputError
 from trainer.lint.report import plain
 from trainer.lint.survey import check, read_set, survey
 from trainer.models import overflow_of, tokens_of
+from trainer.presets import SHIPPED
 from trainer.run import free
 
 LEFT_OUT = ".left-out"
@@ -159,6 +160,8 @@ def _files(values: Mapping[str, Any]) -> set[Path]:
 def _known(name: str, known: set[Path]) -> Path:
     if Path(name) not in known:
         raise InputError(f"{name} is no picture of this recipe's folders", "open the folder again")
+    if Path(name).resolve().is_relative_to(SHIPPED):
+        raise InputError(f"{Path(name).name} ships with the program and stays as it is", "copy the folder and open the copy")
     return Path(name)
 
 

@@ -17,6 +17,8 @@ from trainer.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "presets"
+SHIPPED = ROOT / "assets"
+"""Models and pictures that ship; nothing there is changed."""
 OWN = Path("recipes")
 """Folder of the user's own presets, beside the runs."""
 PATHS = (("data", "images"),)

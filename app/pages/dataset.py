@@ -36,6 +36,7 @@ class DatasetPage:
         self.studio = studio
         self.album, self.chosen = gr.State(NOTHING), gr.State(None)
         self._entry()
+        self.copy = gr.Button(say("dataset.copy"), visible=False, elem_id="copy")
         self.verdict = gr.HTML(padding=False)
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
@@ -107,12 +108,13 @@ class DatasetPage:
     def _connect(self, site: gr.Blocks) -> None:
         self.live = [
             self.folder, self.trigger, self.verdict, self.gallery, self.tags, self.report,
-            self.album, self.chosen, self.caption, self.count,
+            self.album, self.chosen, self.caption, self.count, self.copy,
         ]  # fmt: skip
         live = self.live
         site.load(self.show, outputs=live, **WORKING)
         gr.on([self.open.click, self.folder.submit], self.take_folder, self.folder, live, **WORKING)
         gr.on([self.trigger.blur, self.trigger.submit], self.take_trigger, self.trigger, live, **QUIET)
+        self.copy.click(self.take_copy, self.name, live, **WORKING)
         self.upload.upload(self.take_upload, [self.upload, self.name], [*live, self.upload], **WORKING)
         self.gallery.select(self.choose, [self.album], [self.chosen, self.caption, self.count], **QUIET)
         gr.on([self.save.click], self.save_caption, [self.album, self.chosen, self.caption], live, **QUIET)
@@ -126,17 +128,21 @@ class DatasetPage:
         data = self.studio.draft.values.get("data", {})
         folder, trigger = data.get("images", ""), data.get("trigger", "")
         if not folder:
-            return [folder, trigger, "", gr.update(visible=False), "", "", NOTHING, None, "", ""]
+            return [folder, trigger, "", gr.update(visible=False), "", "", NOTHING, None, "", "", gr.update(visible=False)]
         try:
             album = self.studio.pictures.album()
         except Refused as error:
-            return [folder, trigger, note(str(error), "bad"), gr.update(visible=False), "", "", NOTHING, None, "", ""]
+            bad = note(str(error), "bad")
+            return [folder, trigger, bad, gr.update(visible=False), "", "", NOTHING, None, "", "", gr.update(visible=False)]
         shown = [(picture["thumb"], picture["caption"]) for picture in album["pictures"]]
         kinds = [finding["severity"] for finding in album["findings"]]
         good = note(f"{say('dataset.count', count=len(shown))}. {say('dataset.no_fault')}", "good")
         heading = f"<h3>{html.escape(say('dataset.report'))}: {len(kinds)}</h3>" if kinds else ""
         gallery = gr.update(value=shown, visible=True)
-        return [folder, trigger, "" if kinds else good, gallery, tag_list(album["tags"]), heading, album, None, "", ""]
+        ships = self.studio.pictures.ships
+        verdict = (note(say("dataset.ships")) if ships else "") + ("" if kinds else good)
+        tags, copy = tag_list(album["tags"]), gr.update(visible=ships)
+        return [folder, trigger, verdict, gallery, tags, heading, album, None, "", "", copy]
 
     def take_folder(self, folder: str) -> list[Any]:
         """A folder on this machine."""
@@ -144,6 +150,14 @@ class DatasetPage:
         self.studio.draft.put({"data.images": folder or None})
         if folder and not Path(folder).expanduser().is_absolute():
             gr.Info(html.escape(say("dataset.relative", folder=ROOT / folder)))
+        return self.show()
+
+    def take_copy(self, name: str) -> list[Any]:
+        """A copy of a folder that ships, to be edited."""
+        try:
+            self.studio.pictures.copy(name.strip() or say("dataset.set_default"))
+        except (InputError, OSError) as error:
+            gr.Warning(html.escape(str(error)))
         return self.show()
 
     def take_trigger(self, trigger: str) -> list[Any]:
@@ -213,7 +227,7 @@ class DatasetPage:
         album = shown[6]
         if chosen is not None and chosen < len(album["pictures"]):
             picture = album["pictures"][chosen]
-            shown[7:] = [chosen, picture["caption"], tokens(picture, album["most_tokens"])]
+            shown[7:10] = [chosen, picture["caption"], tokens(picture, album["most_tokens"])]
         return shown
 
 

@@ -7,6 +7,7 @@ import shutil
 import gradio as gr
 import pytest
 
+from app import pictures
 from app.pages import dataset
 from app.pages.dataset import DatasetPage
 from app.studio import Studio
@@ -92,6 +93,38 @@ def test_a_folder_that_is_not_there_is_told(page):
     shown = page.take_folder("/no/such/<folder>")
     assert "does not exist" in shown[2] and "<folder>" not in shown[2]
     assert page.take_folder("")[2] == ""
+
+
+def test_pictures_that_ship_stay_as_they_are_and_a_copy_is_edited(page, studio, monkeypatch, tmp_path):
+    shipped = tmp_path / "assets" / "ink"
+    shipped.mkdir(parents=True)
+    for name in ("car.png", "car.txt", "key.png"):
+        shutil.copy(INK / name, shipped)
+    monkeypatch.setattr(pictures, "SHIPPED", tmp_path / "assets")
+    shown = page.take_folder(str(shipped))
+    assert "ship with the program" in shown[2] and shown[10]["visible"] and len(album_of(shown)["pictures"]) == 2
+    shown = page.take_copy("mine")
+    assert "ship with the program" not in shown[2] and not shown[10]["visible"]
+    copy = studio.pictures.folder / "mine"
+    data = studio.draft.values["data"]
+    assert (data["images"], data["trigger"]) == (str(copy), "My set style")
+    page.save_caption(album_of(shown), 0, "a car")
+    assert (copy / "car.txt").read_text() == "a car" and (shipped / "car.txt").read_bytes() == (INK / "car.txt").read_bytes()
+    page.take_folder(str(shipped))
+    page.take_copy("mine")
+    assert sorted(file.name for file in (studio.pictures.folder / "mine-2").iterdir()) == ["car.png", "car.txt", "key.png"]
+
+
+def test_an_edit_of_pictures_that_ship_is_refused_with_the_way_out(page, studio, monkeypatch):
+    told = []
+    monkeypatch.setattr(gr, "Warning", told.append)
+    before = {file.name: file.read_bytes() for file in INK.iterdir()}
+    album = album_of(page.take_folder(str(INK)))
+    page.save_caption(album, 0, "changed")
+    page.add_tag(album, "changed")
+    page._after(lambda: studio.pictures.leave_out([album["pictures"][0]["file"]]))
+    assert len(told) == 3 and all("ships with the program" in text and "copy" in text for text in told)
+    assert {file.name: file.read_bytes() for file in INK.iterdir()} == before
 
 
 def test_text_from_elsewhere_is_escaped():
