@@ -122,3 +122,15 @@ def prefers_gram(work: Work, site: Site) -> bool:
     weights, rank = site.m * site.c, work.rank
     by_factors = 2 * rank * weights + 2 * rank**2 * (site.m + site.c) + BALANCE * weights
     return by_factors < work.build + BALANCE * 4 * weights
+
+
+def prefers_turned_weight(site: Site, rows: int, stages: int, block: int) -> bool:
+    """Whether to rotate the weight, ``(m, c)``, rather than the output, ``(N, m)``, in stages of blocks.
+
+    A stage costs three products with its blocks and moves each number some ten times; about the output stand two changes of
+    layout more each way, about the weight its gradient.
+    """
+    stage = 6 * block + BALANCE * 10
+    by_output = rows * site.m * (stages * stage + BALANCE * 8)
+    by_weight = site.m * site.c * (stages * stage + BALANCE * 4) + 2 * rows * site.m * site.c
+    return by_weight < by_output

@@ -1,4 +1,4 @@
-"""Frozen layer and change in one node of the graph, with a hand-written backward.
+"""Frozen layer and change in one node of the graph, with a hand-written backward: ``Fused`` by factors, ``Summed`` by the whole.
 
 Kept for backward are ``x``, the factors, and at most ``N`` times the rank numbers. By factors, the gradient of the weight is
 never made; for low rank ``grad_up = g^T (x down^T)`` and ``grad_down = (g up)^T x``.
@@ -79,6 +79,30 @@ class Fused(torch.autograd.Function):
                 grad_gain = product.sum((0, 2, 3)) if site.is_conv else product.reshape(-1, site.n).sum(0)
             grad_x = grad_x.mul_(site.along_input(gain))
         return None, grad_x if needs_x else None, None, None, grad_gain, *grads
+
+
+class Summed(torch.autograd.Function):
+    """``y = (W + D) x + b`` where ``D`` of the weight's shape trains, and perhaps ``b``.
+
+    The sum is made again for backward and kept nowhere: that is a read of the weight, where keeping it is a second weight.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, diff: Tensor) -> Tensor:
+        ctx.site = site
+        ctx.save_for_backward(x, weight, diff)
+        return site.apply(x, weight + diff, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, diff = ctx.saved_tensors
+        site: Site = ctx.site
+        _, needs_x, _, needs_bias, needs_diff = ctx.needs_input_grad
+        grad_x = through(site, grad, x, weight + diff) if needs_x else None
+        grad_bias = grad.movedim(site.input_axis, -1).flatten(0, -2).sum(0) if needs_bias else None
+        grad_diff = _of_weight(site, grad, x, weight).view(diff.shape) if needs_diff else None
+        return None, grad_x, None, grad_bias, grad_diff
 
 
 def _backward_dense(way: Way, step: Backward, frozen: Tensor, wants_x: bool) -> Grads:

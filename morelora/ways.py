@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from morelora import cost
-from morelora.fused import Backward, Fused, Grads, Tensors, convolution_backward
-from morelora.site import Site
+from morelora.fused import Backward, Fused, Grads, Summed, Tensors, convolution_backward
+from morelora.site import NormSite, Site
 
 
 class Way:
@@ -51,10 +51,10 @@ class Way:
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype that the layer's own operation would use for ``x``: autocast's where it is on."""
-    return torch.get_autocast_dtype(x.device.type) if _is_autocast(x) else x.dtype
+    return torch.get_autocast_dtype(x.device.type) if is_autocast(x) else x.dtype
 
 
-def _is_autocast(x: Tensor) -> bool:
+def is_autocast(x: Tensor) -> bool:
     """Shapes alone, on the meta device, know no autocast."""
     return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
@@ -79,7 +79,7 @@ def run(way: Way, x: Tensor, base: nn.Module, parts: Tensors, gain: Tensor | Non
         parts: the factors.
         gain: ``(n,)``, the input scaling of weight decomposition.
     """
-    if _is_autocast(x):
+    if is_autocast(x):
         dtype = compute_dtype(x)
         with torch.autocast(x.device.type, enabled=False):
             return run(way, x.to(dtype), base, parts, gain)
@@ -124,10 +124,12 @@ def run_dense(site: Site, x: Tensor, base: nn.Module, diff: Tensor, shift: Tenso
     frozen operation and that of the change.
     """
     dtype = compute_dtype(x)
-    if cost.is_exact(dtype) and is_plain(base):
-        bias = base.bias if shift is None else base.bias + shift
-        return site.apply(x, base.weight.to(dtype) + diff, bias)
-    return base(x) + site.apply(x.to(dtype), diff.to(dtype), None if shift is None else shift.to(dtype))
+    if not (cost.is_exact(dtype) and is_plain(base)):
+        return base(x) + site.apply(x.to(dtype), diff.to(dtype), None if shift is None else shift.to(dtype))
+    weight, bias = base.weight.to(dtype), base.bias if shift is None else base.bias + shift
+    if isinstance(site, NormSite) or torch.compiler.is_compiling():
+        return site.apply(x, weight + diff, bias)
+    return Summed.apply(site, x, weight, bias, diff.to(dtype))
 
 
 class LowRank(Way):

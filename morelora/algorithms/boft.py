@@ -5,7 +5,7 @@ Formula     ``W' = s * P_last^T R_last P_last ... P_0^T R_0 P_0 W``: stage ``i``
             all stages. ``s = 1`` unless ``rescale`` is on. The bias stays.
 Start       ``B = 0``, ``s = 1``: the unchanged model.
 Parameters  ``S m b`` for ``S = log2(m / b) + 1`` stages; ``rescale``: ``m`` more. ``b`` is even with ``m / b`` a power of two.
-Cost        ``2 N m b S`` on the outputs.
+Cost        ``2 N m b S`` on the outputs, or ``2 m c b S`` on the weight, whichever is cheaper; backward keeps no stage.
 Strength    ``W + t (W' - W)`` as everywhere here; A1111, ComfyUI and LyCORIS move each stage instead, the same at 0 and 1.
 Export      ``oft_blocks (S, m/b, b, b)`` with the constraint folded in, an ``alpha`` that does not act, ``rescale``: LyCORIS,
             A1111, ComfyUI. With weight decomposition dense ``diff``.
@@ -15,11 +15,10 @@ Sources     BOFT arXiv 2311.06243; LyCORIS arXiv 2309.14859.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from morelora.errors import AdapterError
-from morelora.rotation import Rotation
+from morelora.rotation import Rotation, Stages
 from morelora.site import Site
 
 
@@ -44,14 +43,8 @@ class BOFT(Rotation):
         return super().suits(site) and bool(_sizes(site.m))
 
     @staticmethod
-    def turn(z: Tensor, turns: Tensor) -> Tensor:
-        added = torch.zeros_like(z)
-        for stage, blocks in enumerate(turns):
-            stride = 2**stage * blocks.shape[-1] // 2
-            mixed = _shuffled(z + added, 2, stride).unflatten(-1, blocks.shape[:2])
-            mixed = torch.einsum("kmn,...kn->...km", blocks, mixed).flatten(-2)
-            added = added + _shuffled(mixed, stride, 2)
-        return added
+    def stages(turns: Tensor) -> Stages:
+        return Stages(turns, tuple(2**index * turns.shape[-1] // 2 for index in range(len(turns))))
 
     def remark(self) -> str:
         size = self.oft_blocks.shape[-1]
@@ -61,8 +54,3 @@ class BOFT(Rotation):
 def _sizes(outputs: int) -> list[int]:
     """Even block sizes that divide ``outputs`` a power of two times."""
     return [outputs >> power for power in range(outputs.bit_length()) if outputs % 2**power == 0 and outputs >> power & 1 == 0]
-
-
-def _shuffled(z: Tensor, first: int, second: int) -> Tensor:
-    """The last axis as ``(..., first, second)`` with the two exchanged."""
-    return z.unflatten(-1, (-1, first, second)).transpose(-2, -1).flatten(-3)

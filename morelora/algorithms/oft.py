@@ -6,7 +6,7 @@ Formula     ``W' = s * blockdiag(R_1 ... R_k)^T W``, ``R = (I + Q)(I - Q)^-1``, 
 Start       ``B = 0``, ``s = 1``: the unchanged model.
 Parameters  ``m b`` for blocks of ``b`` rows, of which ``m (b - 1) / 2`` are free; ``rescale``: ``m`` more. ``b`` is the divisor
             of ``m`` nearest to ``block_size`` that is at most its root.
-Cost        ``2 N m b`` on the outputs.
+Cost        ``2 N m b`` on the outputs, or ``2 m c b`` on the weight, whichever is cheaper.
 Export      ``oft_blocks (m/b, b, b)`` with the constraint folded in and an ``alpha`` that does not act: LyCORIS, A1111, ComfyUI.
             With ``rescale`` or weight decomposition dense ``diff``, since ComfyUI reads neither right beside blocks.
             peft's OFT rotates the input: another algorithm.
@@ -16,13 +16,12 @@ Sources     OFT arXiv 2306.07280; LyCORIS arXiv 2309.14859.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from morelora.adapter import Tensors
 from morelora.errors import AdapterError
 from morelora.factors import divisors_near
-from morelora.rotation import Rotation
+from morelora.rotation import Rotation, Stages
 from morelora.site import Site
 
 
@@ -47,8 +46,8 @@ class OFT(Rotation):
         return super().suits(site) and divisors_near(site.m)[0] > 1
 
     @staticmethod
-    def turn(z: Tensor, turns: Tensor) -> Tensor:
-        return torch.einsum("knm,...kn->...km", turns, z.unflatten(-1, turns.shape[:2])).flatten(-2)
+    def stages(turns: Tensor) -> Stages:
+        return Stages(turns.mT[None], (0,))
 
     def file_tensors(self, base: nn.Module, alpha: float) -> Tensors:
         return self.dense_where_scaled(base, alpha)

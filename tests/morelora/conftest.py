@@ -18,4 +18,5 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
         return request.param
 
     monkeypatch.setattr(cost, "choose", choose)
+    monkeypatch.setattr(cost, "prefers_turned_weight", lambda *given: request.param == "dense")
     return request.param
