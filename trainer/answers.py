@@ -165,5 +165,6 @@ LATER = {
     "check_trial": "trainer.try_out",
     "check_adapter": "trainer.try_out",
     "with_algorithm": "trainer.switch",
+    "cards": "trainer.cards",
 }
 """Questions whose modules bring in diffusers, which takes seconds: imported when they are asked, so that a form need not wait."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from morelora import ALGORITHMS
 from trainer import presets, settings
 from trainer.errors import InputError
 from trainer.models import find
@@ -37,7 +38,16 @@ def with_algorithm(values: Values, preset_name: str, algorithm: str) -> tuple[Va
         known = {row.path.rpartition(".")[2] for row in rows}
         result["adapter"] = {name: value for name, value in values.get("adapter", {}).items() if name in known}
     result["adapter"]["algorithm"] = algorithm
+    _fit_file(result, algorithm, values.get("adapter", {}).get("algorithm", "lora"))
     return result, sister
+
+
+def _fit_file(values: Values, algorithm: str, before: str) -> None:
+    """An algorithm that is no change of weights has one form of file, which others need not have after it."""
+    if not ALGORITHMS[algorithm].mergeable:
+        settings.put(values, "export.format", "sidecar")
+    elif before in ALGORITHMS and not ALGORITHMS[before].mergeable:
+        settings.put(values, "export.format", None)
 
 
 def _line(values: Values) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gradio as gr
@@ -12,7 +12,8 @@ from app.desk import Refused
 from app.page import QUIET, WORKING, Page, news
 from app.pages import check
 from app.pages.home import TO_TRAIN
-from app.parts import form
+from app.parts import algorithms, form
+from app.parts.algorithms import ALGORITHM
 from app.parts.recipe_file import RecipeFile
 from app.parts.verdict import verdict
 from app.studio import Studio
@@ -20,7 +21,8 @@ from app.text import say
 from trainer import presets
 from trainer.errors import InputError
 
-ALGORITHM = "adapter.algorithm"
+PATIENCE = 0.5
+"""Seconds of one question for the cards, between which others are answered."""
 
 Values = dict[str, Any]
 
@@ -35,6 +37,7 @@ class RecipePage:
         self.sections = list(dict.fromkeys(row["path"].partition(".")[0] for row in rows))
         self.advanced = [row for row in rows if row["level"] != "basic"]
         self.rows = [*self.basic, *self.advanced]
+        self.algorithm_row = next(row for row in rows if row["path"] == ALGORITHM)
         self.shipped = [(f"{preset.name}: {preset.title}", preset.name) for preset in presets.list_presets()]
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
@@ -45,6 +48,7 @@ class RecipePage:
         """What every control was given, kept in the browser: it comes with the values that a user changed, so that an answer on
         its way there is never taken for a change."""
         self.told = gr.State([])
+        self.cards = gr.State([])
         self.started = gr.Textbox(visible=False)
         self._connect(site)
 
@@ -53,13 +57,13 @@ class RecipePage:
     def _controls(self) -> None:
         self.preset = gr.Dropdown(self._presets(), label=say("recipe.preset"), elem_id="preset")
         with gr.Column(elem_classes="fields", visible=False) as self.fields:
-            self.controls = [form.control(row, visible=True) for row in self.basic]
+            self.controls = [control(row) for row in self.basic]
         self.search = gr.Textbox(label=say("recipe.search"), placeholder=say("recipe.search_hint"), elem_id="search")
         self.groups = []
         for section in self.sections:
             rows = [row for row in self.advanced if row["path"].startswith(f"{section}.")]
             with gr.Accordion(say(f"section.{section}"), open=False) as group, gr.Column(elem_classes="fields"):
-                self.controls += [form.control(row, visible=True) for row in rows]
+                self.controls += [control(row) for row in rows]
             self.groups.append(group)
 
     def _beside(self) -> None:
@@ -90,21 +94,44 @@ class RecipePage:
         ]
         given = [self.search, self.seen, self.told, *self.controls]
         one_by_one: dict[str, Any] = {"concurrency_id": "recipe", "concurrency_limit": 1}
-        site.load(self.show, [self.search], live, **WORKING, **one_by_one)
-        gr.on(
+        shown = site.load(self.show, [self.search], live, **WORKING, **one_by_one)
+        edited = gr.on(
             [trigger for control in self.controls for trigger in triggers(control)], self.edit, given, live,
             trigger_mode="always_last", **QUIET, **one_by_one,
         )  # fmt: skip
         gr.on([self.search.submit, self.search.input], self.seek, given, live, trigger_mode="always_last", **QUIET, **one_by_one)
-        self.preset.input(self.begin, [self.preset, self.search], live, **WORKING, **one_by_one)
-        self.file.take.upload(self.take, [self.file.take, self.search], live, **WORKING, **one_by_one)
+        begun = self.preset.input(self.begin, [self.preset, self.search], live, **WORKING, **one_by_one)
+        taken = self.file.take.upload(self.take, [self.file.take, self.search], live, **WORKING, **one_by_one)
         gr.on(
             [self.file.keep.click, self.file.name.submit], self.keep, [self.file.name, self.search], live, **QUIET, **one_by_one
         )
-        self.changes.input(self.reset, [self.changes, self.search], live, **QUIET, **one_by_one)
+        undone = self.changes.input(self.reset, [self.changes, self.search], live, **QUIET, **one_by_one)
+        for event in (shown, edited, begun, taken, undone):
+            event.then(None, None, None, js=algorithms.SHOW, **QUIET).then(
+                self.count, self.cards, [self.algorithm, self.cards], concurrency_id="cards", concurrency_limit=1, **QUIET
+            )
         self.start.click(self.studio.start_draft, outputs=self.started, **WORKING, **one_by_one).then(
             None, self.started, None, js=TO_TRAIN, **QUIET
         )
+
+    @property
+    def algorithm(self) -> gr.Radio:
+        """The cards."""
+        return self.controls[self.rows.index(self.algorithm_row)]
+
+    def count(self, told: list[str]) -> Iterator[list[Any]]:
+        """What the cards say of the recipe, as far as it is counted, until all is; ``told`` is what this tab's say."""
+        whole = False
+        while not whole:
+            draft = self.studio.draft
+            try:
+                found, whole = self.studio.desk.ask("cards", draft.values, draft.preset, PATIENCE)
+            except Refused:
+                found, whole = {}, True
+            shown = [name for name in self.algorithm_row["choices"] if name in found or not found]
+            new = algorithms.choices(shown, found)
+            yield [gr.skip() if new == told else gr.update(choices=new), new]
+            told = new
 
     def show(self, search: str) -> list[Any]:
         """Everything as the draft has it."""
@@ -219,6 +246,11 @@ class RecipePage:
             label = say(f"section.{section}") + (f" · {count}" if count else "")
             found.append({"label": label, "visible": any(visible[number] for number in rows), "open": bool(search)})
         return found
+
+
+def control(row: form.Row) -> Any:
+    """A setting's control; that of the algorithm is cards."""
+    return algorithms.control(row) if row["path"] == ALGORITHM else form.control(row, visible=True)
 
 
 def triggers(control: Any) -> list[Any]:

@@ -32,10 +32,15 @@ def label_of(row: Row) -> str:
     return f"{name} ({unit})" if unit and unit.lower() != name.lower() else name
 
 
+def element_id(row: Row) -> str:
+    """What a setting's control is called in the page: ``set-train-steps``."""
+    return "-".join(["set", *row["path"].split("."), *row["algorithms"][:1]])
+
+
 def control(row: Row, visible: bool) -> Any:
     """The component of a setting, without its value."""
     common: dict[str, Any] = {"label": label_of(row), "info": row["help"], "visible": visible, "interactive": True}
-    common["elem_id"] = "-".join(["set", *row["path"].split("."), *row["algorithms"][:1]])
+    common["elem_id"] = element_id(row)
     if row["kind"] == "choice":
         choices = [("–", ""), *((word, word) for word in row["choices"])] if row["may_be_empty"] else list(row["choices"])
         return gr.Dropdown(
@@ -48,8 +53,9 @@ def control(row: Row, visible: bool) -> Any:
     if row["kind"] in ("int", "float"):
         whole = row["kind"] == "int"
         return gr.Number(value=row["default"], precision=0 if whole else None, step=1 if whole else 0.1, **common)
-    lines = 3 if row["kind"] == "texts" else 1
-    return gr.Textbox(value=shown(row, row["default"]), lines=lines, max_lines=max(4, 2 * lines), **common)
+    if row["kind"] == "texts":
+        return gr.Textbox(value=shown(row, row["default"]), lines=3, max_lines=8, elem_classes="wide", **common)
+    return gr.Textbox(value=shown(row, row["default"]), lines=1, max_lines=4, **common)
 
 
 def is_three_way(row: Row) -> bool:

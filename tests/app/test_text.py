@@ -26,7 +26,7 @@ def test_every_key_that_the_pages_use_is_there_and_no_other():
     used = {key for file in FILES for key in keys_in(file)}
     assert used <= catalogue("en").keys()
     families = ("state.", "section.", "label.", "runs.column.", "runs.act.", "export.keep.", "export.line.")
-    families += ("tryit.state.", "tryit.stage.", "unit.", "recipe.missing.")
+    families += ("tryit.state.", "tryit.stage.", "unit.", "recipe.missing.", "algorithm.")
     families += ("inspect.path.", "inspect.fact.", "inspect.fault.", "inspect.form.", "inspect.act.", "inspect.act_text.")
     families += ("form.yes", "form.no", "dataset.leave_out", "dataset.write")
     unused = {key for key in catalogue("en").keys() - used if not key.startswith(families) and not key.endswith(".name")}

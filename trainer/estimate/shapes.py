@@ -56,11 +56,11 @@ def predict(config: Config, source: Source, bucket: Size, device: torch.device) 
     if config.train.gradient_checkpointing:
         _checkpointed(models)
     for model in models.values():
-        model.to(_compute_dtype(config)).train()
+        model.to(compute_dtype(config)).train()
     for _, adapter in adapters:
         adapter.float()
     latent = (bucket[0] // source.pixel_factor, bucket[1] // source.pixel_factor)
-    step = partial(_step, config, models["unet"], encoders, models, latent)
+    step = partial(forward, config, encoders, models, latent)
     activations = peak_of(step, models.values())
     return Need(weights, 4 * numbers * (1 + OPTIMIZER_NUMBERS), activations, pictures)
 
@@ -120,7 +120,8 @@ def _learn_words(config: Config, encoders: list[Any]) -> int:
     return config.embedding.vectors * sum(table.embedding_dim for table in tables)
 
 
-def _compute_dtype(config: Config) -> torch.dtype:
+def compute_dtype(config: Config) -> torch.dtype:
+    """Of what the frozen layers give."""
     return DTYPES[config.model.dtype if config.train.precision == "fp32" else config.train.precision]
 
 
@@ -133,9 +134,9 @@ def _checkpointed(models: Mapping[str, Any]) -> None:
             model.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
 
 
-def _step(config: Config, unet: Any, texts: list[Any], models: Mapping[str, Any], latent: Size) -> Tensor:
-    """A loss of nothing but shapes, of one micro step."""
-    batch, dtype = config.train.batch_size, _compute_dtype(config)
+def forward(config: Config, texts: list[Any], models: Mapping[str, Any], latent: Size) -> Tensor:
+    """A loss of nothing but shapes, of one micro step; ``texts`` are the encoders that read captions in it."""
+    unet, batch, dtype = models["unet"], config.train.batch_size, compute_dtype(config)
     make = partial(torch.empty, device=META, dtype=dtype)
     length = TOKENS * config.model.caption_chunks
     ids = torch.zeros(batch * config.model.caption_chunks, TOKENS, device=META, dtype=torch.long)

@@ -6,6 +6,8 @@ import gradio as gr
 import pytest
 
 from app.pages.recipe import RecipePage, change_line
+from app.parts import form
+from app.parts.algorithms import HARD
 from app.studio import Studio
 
 
@@ -87,6 +89,34 @@ def test_another_algorithm_says_where_its_rates_are_from(page, monkeypatch):
     page.studio.draft.begin({"model": {"base": "nowhere"}})
     Tab(page).set("adapter.algorithm", "oft")
     assert "rates stay" in told.pop()
+
+
+def test_the_cards_are_counted_until_all_is_known(page):
+    *_, (update, told) = page.count([])
+    assert [name for _, name in told] == page.algorithm_row["choices"] and update["choices"] == told
+    card = told[0][0].replace(HARD, " ")
+    assert card.startswith("lora\n") and "558,720 numbers" in card and "not known" not in card
+    (same, again), *_ = page.count(told)
+    assert again == told and "choices" not in same
+
+
+def test_the_cards_of_a_base_that_is_not_there_say_so(page):
+    page.studio.draft.begin({"model": {"base": "nowhere"}})
+    *_, (update, _) = page.count([])
+    assert len(update["choices"]) == len(page.algorithm_row["choices"])
+    assert all("not known yet" in card for card, _ in update["choices"])
+
+
+def test_a_card_is_the_settings_own_control(page):
+    control = page.algorithm
+    assert isinstance(control, gr.Radio) and control.elem_id == "set-adapter-algorithm"
+    tab = Tab(page)
+    tab.set("adapter.algorithm", "oft")
+    assert "adapter.algorithm" in tab.changed
+    label = next(update["label"] for update in tab.told if update.get("value") == "oft")
+    assert label.startswith(form.MARK)
+    tab.take(page.reset([], ""))
+    assert tab.get("adapter.algorithm") == "lora"
 
 
 def test_two_tabs_do_not_undo_each_other(page):
