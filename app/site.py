@@ -17,10 +17,18 @@ from app.studio import Studio
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 THEME: dict[str, Any] = {
     "block_title_background_fill": "none", "block_title_text_color": "*body_text_color", "block_title_padding": "0",
-    "block_label_background_fill": "none", "block_label_text_color": "*body_text_color", "block_label_shadow": "none",
+    "block_label_background_fill": "none", "block_label_background_fill_dark": "none", "block_label_border_width": "0",
+    "block_label_text_color": "*body_text_color", "block_label_shadow": "none", "body_background_fill": "*neutral_100",
     "block_info_text_color": "*neutral_600", "block_info_text_color_dark": "*neutral_300",
     "input_border_width": "1px", "input_border_color": "*neutral_300", "input_border_color_dark": "*neutral_600",
-    "button_secondary_background_fill": "*neutral_100", "button_secondary_background_fill_dark": "*neutral_700",
+    "button_secondary_background_fill": "*neutral_200", "button_secondary_background_fill_dark": "*neutral_700",
+    "button_primary_background_fill": "*primary_600", "button_primary_background_fill_hover": "*primary_700",
+    "button_primary_background_fill_hover_dark": "*primary_700",
+    "checkbox_label_background_fill": "*neutral_50", "checkbox_label_background_fill_selected": "*primary_600",
+    "input_placeholder_color": "*neutral_500", "input_placeholder_color_dark": "*neutral_300",
+    "link_text_color_visited": "*primary_600", "link_text_color_dark": "*primary_300",
+    "link_text_color_hover_dark": "*primary_200", "link_text_color_visited_dark": "*primary_300",
+    "link_text_color_active_dark": "*primary_200",
 }  # fmt: skip
 LOOK = {
     "theme": gr.themes.Soft(primary_hue="indigo", font=FONT, font_mono=["ui-monospace", "Consolas", "monospace"]).set(**THEME),

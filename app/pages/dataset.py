@@ -36,11 +36,11 @@ class DatasetPage:
         self.studio = studio
         self.album, self.chosen = gr.State(NOTHING), gr.State(None)
         self._entry()
-        self.copy = gr.Button(say("dataset.copy"), visible=False, elem_id="copy")
         self.verdict = gr.HTML(padding=False)
-        with gr.Row():
+        self.copy = gr.Button(say("dataset.copy"), visible=False, elem_id="copy")
+        with gr.Row(visible=False) as self.work:
             with gr.Column(scale=3, min_width=320):
-                self.gallery = gr.Gallery(elem_id="gallery", visible=False, **GALLERY)
+                self.gallery = gr.Gallery(elem_id="gallery", **GALLERY)
             with gr.Column(scale=2, min_width=320):
                 self._editor()
         self.report = gr.HTML(padding=False)
@@ -57,7 +57,7 @@ class DatasetPage:
                 self.trigger = gr.Textbox(label=say("dataset.trigger"), info=say("dataset.trigger_hint"), elem_id="trigger")
             with gr.Column(scale=1, min_width=320):
                 self.name = gr.Textbox(label=say("dataset.set_name"), value=say("dataset.set_default"), elem_id="set-name")
-                self.upload = gr.File(file_count="multiple", label=say("dataset.upload"), height=150, elem_id="upload")
+                self.upload = gr.File(file_count="multiple", label=say("dataset.upload"), height=190, elem_id="upload")
                 gr.Button(say("dataset.next"), link="./recipe", variant="primary", elem_id="next")
 
     def _editor(self) -> None:
@@ -108,7 +108,7 @@ class DatasetPage:
     def _connect(self, site: gr.Blocks) -> None:
         self.live = [
             self.folder, self.trigger, self.verdict, self.gallery, self.tags, self.report,
-            self.album, self.chosen, self.caption, self.count, self.copy,
+            self.album, self.chosen, self.caption, self.count, self.copy, self.work,
         ]  # fmt: skip
         live = self.live
         site.load(self.show, outputs=live, **WORKING)
@@ -128,21 +128,19 @@ class DatasetPage:
         data = self.studio.draft.values.get("data", {})
         folder, trigger = data.get("images", ""), data.get("trigger", "")
         if not folder:
-            return [folder, trigger, "", gr.update(visible=False), "", "", NOTHING, None, "", "", gr.update(visible=False)]
+            return nothing(folder, trigger, note(say("dataset.empty")))
         try:
             album = self.studio.pictures.album()
         except Refused as error:
-            bad = note(str(error), "bad")
-            return [folder, trigger, bad, gr.update(visible=False), "", "", NOTHING, None, "", "", gr.update(visible=False)]
-        shown = [(picture["thumb"], picture["caption"]) for picture in album["pictures"]]
+            return nothing(folder, trigger, note(str(error), "bad"))
+        shown = [(picture["thumb"], brief(picture["caption"], album["trigger"])) for picture in album["pictures"]]
         kinds = [finding["severity"] for finding in album["findings"]]
         good = note(f"{say('dataset.count', count=len(shown))}. {say('dataset.no_fault')}", "good")
         heading = f"<h3>{html.escape(say('dataset.report'))}: {len(kinds)}</h3>" if kinds else ""
-        gallery = gr.update(value=shown, visible=True)
         ships = self.studio.pictures.ships
         verdict = (note(say("dataset.ships")) if ships else "") + ("" if kinds else good)
-        tags, copy = tag_list(album["tags"]), gr.update(visible=ships)
-        return [folder, trigger, verdict, gallery, tags, heading, album, None, "", "", copy]
+        there = [gr.update(visible=ships), gr.update(visible=True)]
+        return [folder, trigger, verdict, shown, tag_list(album["tags"]), heading, album, None, "", "", *there]
 
     def take_folder(self, folder: str) -> list[Any]:
         """A folder on this machine."""
@@ -229,6 +227,17 @@ class DatasetPage:
             picture = album["pictures"][chosen]
             shown[7:10] = [chosen, picture["caption"], tokens(picture, album["most_tokens"])]
         return shown
+
+
+def nothing(folder: str, trigger: str, verdict: str) -> list[Any]:
+    """What ``show`` returns where there is no album."""
+    gone = gr.update(visible=False)
+    return [folder, trigger, verdict, [], "", "", NOTHING, None, "", "", gone, gone]
+
+
+def brief(caption: str, trigger: str) -> str:
+    """A caption below its small picture: without the trigger word, which all of them begin with."""
+    return caption.removeprefix(trigger).lstrip(" ,") or caption
 
 
 def tokens(picture: Values, most: int) -> str:

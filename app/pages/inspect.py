@@ -29,7 +29,7 @@ class InspectPage:
     def __init__(self, studio: Studio, site: gr.Blocks) -> None:
         self.studio = studio
         gr.Markdown(say("inspect.intro"))
-        self.file = gr.File(label=say("inspect.drop"), height=130, elem_id="file")
+        self.file = gr.File(label=say("inspect.drop"), height=170, elem_id="file")
         self.what = gr.HTML(padding=False, elem_id="what")
         with gr.Row():
             with gr.Column(min_width=320):
@@ -77,7 +77,7 @@ class InspectPage:
         with gr.Row():
             with gr.Column(min_width=320, elem_classes="card"):
                 self._title("merge")
-                self.others = gr.File(label=say("inspect.others"), file_count="multiple", height=150, elem_id="others")
+                self.others = gr.File(label=say("inspect.others"), file_count="multiple", height=170, elem_id="others")
                 self.weights = gr.Textbox(label=say("inspect.weights"), placeholder="1, 0.8", elem_id="weights")
                 self.merged_rank = self._rank("merged-rank", 0, say("inspect.rank_or_exact"))
                 self.merge = gr.Button(say("inspect.act.merge"), elem_id="merge")

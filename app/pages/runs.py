@@ -37,29 +37,28 @@ class RunsPage:
         self.studio = studio
         with gr.Accordion(say("runs.queue"), open=True):
             self.queue = gr.HTML(padding=False, elem_id="queue")
-            self.job = gr.Dropdown(choices=[], label=say("runs.job"), interactive=True, elem_id="job")
-            with gr.Row():
-                self.up, self.down, self.out, self.again, self.pause = (
-                    gr.Button(say(f"runs.act.{key}"), size="sm", min_width=110, elem_id=key)
-                    for key in ("up", "down", "out", "again", "pause")
-                )
+            with gr.Column(visible=False) as self.jobs:
+                self.job = gr.Dropdown(choices=[], label=say("runs.job"), interactive=True, elem_id="job")
+                with gr.Row():
+                    self.up, self.down, self.out, self.again = map(act_button, ("up", "down", "out", "again"))
+            self.pause = act_button("pause")
         self.search = gr.Textbox(label=say("runs.search"), elem_id="search")
         self.table = gr.HTML(padding=False, elem_id="runs")
-        with gr.Row():
+        with gr.Row(elem_classes="own"):
             self.compared = gr.Dropdown(
                 choices=[], multiselect=True, max_choices=MOST_COMPARED, label=say("runs.compared"), interactive=True,
                 scale=3, elem_id="compared",
             )  # fmt: skip
             self.clone = gr.Button(say("runs.clone"), size="sm", elem_id="clone")
         self.cloned = gr.Textbox(visible=False)
-        self.comparison = gr.HTML(padding=False, elem_id="comparison")
+        self.comparison = gr.HTML(note(say("runs.choose")), padding=False, elem_id="comparison")
         self._connect(site)
 
     def _connect(self, site: gr.Blocks) -> None:
-        live = [self.queue, self.job, self.pause, self.table, self.compared]
+        live = [self.queue, self.job, self.pause, self.table, self.jobs, self.compared]
         site.load(self.show, [self.search, self.job], live, **WORKING)
         self.search.input(self.show, [self.search, self.job], live, trigger_mode="always_last", **QUIET)
-        gr.Timer(REFRESH_SECONDS).tick(self.refresh, [self.search, self.job], live[:4], **QUIET)
+        gr.Timer(REFRESH_SECONDS).tick(self.refresh, [self.search, self.job], live[:5], **QUIET)
         queue = self.studio.queue
         for button, act in (
             (self.up, lambda name: queue.move(name, -1)), (self.down, lambda name: queue.move(name, 1)),
@@ -89,18 +88,19 @@ class RunsPage:
             gr.update(choices=names, value=job if job in names else next(iter(names), None)),
             gr.update(value=say(f"runs.act.{'go_on' if is_paused else 'pause'}")),
             self.listed(search),
+            gr.update(visible=bool(names)),
         ]
 
     def listed(self, search: str) -> str:
         """Every run that has all words of ``search`` in its name or its recipe."""
-        rows = []
-        for name in self.studio.runs.names():
+        rows, known = [], self.studio.runs.names()
+        for name in known:
             view, recipe = self.studio.runs.view(name), self.studio.runs.recipe(name)
             text = f"{name} {view.state} {' '.join(map(str, recipe.values()))}".lower()
             if all(word in text for word in search.lower().split()):
                 rows.append(row(name, view, recipe))
         if not rows:
-            return note(say("runs.none"))
+            return note(say("runs.none") if known else say("train.none"))
         head = "".join(f"<th scope='col'>{html.escape(say(f'runs.column.{key}'))}</th>" for key in COLUMNS)
         return (
             f"<div class='grid'><table class='plain'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
@@ -132,17 +132,22 @@ class RunsPage:
             return ""
 
 
+def act_button(key: str) -> gr.Button:
+    """A button of the queue."""
+    return gr.Button(say(f"runs.act.{key}"), size="sm", min_width=110, elem_id=key)
+
+
 COLUMNS = ("run", "state", "algorithm", "steps", "loss", "pages")
 
 
 def row(name: str, view: View, recipe: Mapping[str, Any]) -> str:
     """One run. Everything from outside is escaped."""
     algorithm = str(recipe.get("adapter.algorithm", "lora"))
-    steps = f"{view.step} / {view.steps}" if view.steps else ""
+    steps = f"{view.step}&nbsp;/&nbsp;{view.steps}" if view.steps else ""
     loss = f"{view.losses[-1][1]:.4f}" if view.losses else ""
     state = f"<span class='{view.state}'>{html.escape(say(f'state.{view.state}'))}</span>"
-    pages = " ".join(link(page, say(f"{page}.name"), run=name) for page in ("train", "samples", "export"))
-    cells = (html.escape(name), state, html.escape(algorithm), steps, loss, pages)
+    pages = " ".join(link(page, say(f"{page}.name"), run=name) for page in ("samples", "tryit", "export"))
+    cells = (link("train", name, run=name), state, html.escape(algorithm), steps, loss, pages)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 

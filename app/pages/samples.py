@@ -28,7 +28,7 @@ class SamplesPage:
         self.studio = studio
         self.run = gr.Dropdown(choices=[], label=say("samples.run"), interactive=True, elem_id="run")
         self.grid = gr.HTML(padding=False, elem_id="grid")
-        with gr.Row():
+        with gr.Row(visible=False) as self.beside:
             with gr.Column(min_width=320):
                 self.prompt = gr.Dropdown(choices=[], label=say("samples.prompt"), interactive=True, elem_id="prompt")
                 self.slider = gr.ImageSlider(label=say("samples.slider"), interactive=False, elem_id="slider", buttons=[])
@@ -41,7 +41,7 @@ class SamplesPage:
         self._connect(site)
 
     def _connect(self, site: gr.Blocks) -> None:
-        live = [self.run, self.grid, self.prompt, self.slider, self.at]
+        live = [self.run, self.grid, self.prompt, self.slider, self.at, self.beside]
         site.load(self.enter, outputs=live, **WORKING)
         self.run.input(lambda name: self.show(name), self.run, live, **WORKING)
         self.prompt.input(self.pair, [self.run, self.prompt], self.slider, **QUIET)
@@ -64,6 +64,7 @@ class SamplesPage:
             gr.update(choices=choices, value=0 if choices else None),
             gr.update(value=first_and_last(found, 0)),
             self.shown_at(name, 1.0),
+            gr.update(visible=bool(found.steps)),
         ]
 
     def pair(self, name: str | None, number: int | None) -> Any:

@@ -92,7 +92,15 @@ def test_what_only_a_person_can_mend_has_no_button(page):
 def test_a_folder_that_is_not_there_is_told(page):
     shown = page.take_folder("/no/such/<folder>")
     assert "does not exist" in shown[2] and "<folder>" not in shown[2]
-    assert page.take_folder("")[2] == ""
+    assert "Drop 10 to 30 pictures" in page.take_folder("")[2]
+
+
+@pytest.mark.parametrize(
+    ("caption", "trigger", "expected"),
+    [("ink style, a car", "ink style", "a car"), ("a car", "ink style", "a car"), ("ink", "ink", "ink"), ("a car", "", "a car")],
+)
+def test_the_trigger_word_takes_no_room_below_a_small_picture(caption, trigger, expected):
+    assert dataset.brief(caption, trigger) == expected
 
 
 def test_pictures_that_ship_stay_as_they_are_and_a_copy_is_edited(page, studio, monkeypatch, tmp_path):

@@ -78,12 +78,18 @@ def test_a_recipe_is_taken_over(page, studio):
 def test_the_queue_is_shown_in_its_order(page, studio):
     for name in ("x", "y"):
         studio.queue.add("", name)
-    queue, job, pause, _ = page.refresh("", "y")
+    queue, job, pause, _, jobs = page.refresh("", "y")
     assert queue.index(">x<") < queue.index(">y<") and job["value"] == "y" and pause["value"] == "Pause the queue"
     studio.queue.move("y", -1)
     studio.queue.pause(True)
-    queue, _, pause, _ = page.refresh("", "gone")
+    queue, _, pause, *_ = page.refresh("", "gone")
     assert queue.index(">y<") < queue.index(">x<") and "is paused" in queue and pause["value"] == "Let the queue go on"
     for name in ("x", "y"):
         studio.queue.remove(name)
-    assert "Nothing waits" in page.refresh("", None)[0]
+    queue, *_, none = page.refresh("", None)
+    assert "Nothing waits" in queue and jobs["visible"] and not none["visible"]
+
+
+def test_where_nothing_was_trained_the_table_says_how_to_begin(tmp_path):
+    with gr.Blocks() as site:
+        assert "Begin with the demo" in RunsPage(Studio(tmp_path), site).listed("")

@@ -36,7 +36,7 @@ def page(studio, run) -> SamplesPage:
 
 
 def test_every_prompt_stands_over_its_steps(page, studio):
-    run, grid, prompt, slider, at = page.show(None)
+    run, grid, prompt, slider, at, beside = page.show(None)
     assert run["value"] == "one" and prompt["choices"] == [(PROMPTS[0], 0), (PROMPTS[1], 1)]
     assert grid.count("<img") == 6 and "base model" in grid and "step 10" in grid and "<b>fox" not in grid
     assert [Path(file).name for file in slider["value"]] == ["000000-00.png", "000010-00.png"]
@@ -55,7 +55,7 @@ def test_pictures_at_a_strength_are_shown_once_all_are_there(page, run):
 def test_a_deleted_picture_leaves_the_others_at_their_prompts(page, studio, run):
     run.preview_file(0, 0).unlink()
     run.preview_file(10, 0).unlink()
-    _, grid, prompt, slider, _ = page.show("one")
+    _, grid, prompt, slider, *_ = page.show("one")
     assert prompt["choices"] == [(PROMPTS[0], 0), (PROMPTS[1], 1)] and slider["value"] is None
     assert [Path(file).name for file in page.pair("one", 1)["value"]] == ["000000-01.png", "000010-01.png"]
     first, second = grid.split("<tr>")[-2:]
