@@ -7,10 +7,8 @@ import atexit
 import contextlib
 import errno
 import os
-import shutil
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any, NoReturn
 import psutil
 
 from app import desk, text
+from app.temporary import private_folder
 from trainer.errors import ExitCode, InputError
 
 PORT = 7860
@@ -160,15 +159,6 @@ def prepare(options: argparse.Namespace, output: Path) -> tuple[Any, dict[str, A
         "footer_links": [],
         **site.LOOK,
     }
-
-
-def private_folder() -> Path:
-    """A folder that only this user can read; removed when the server ends."""
-    state = Path(tempfile.mkdtemp(prefix="morelora-"))
-    for name in ("empty", "served", "logs"):
-        (state / name).mkdir()
-    atexit.register(shutil.rmtree, state, ignore_errors=True)
-    return state
 
 
 def allowed_hosts(host: str, share: bool) -> list[str]:
