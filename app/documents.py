@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -51,16 +51,15 @@ def documents(folder: Path = FOLDER) -> dict[str, Document]:
     return {name: Document(name, folder / name) for name in names}
 
 
-def shown(document: Document, folder: Path = FOLDER) -> str:
-    """Its Markdown, with links and pictures as the page needs them."""
+def shown(document: Document, known: Mapping[str, Document], folder: Path = FOLDER) -> str:
+    """Its Markdown, with pictures and links to ``known`` documents as the page needs them."""
     text = read_text(document.file)
     if not document.is_page:
         return f"# {document.name}\n```{document.file.suffix[1:]}\n{text}\n```"
-    known = documents(folder)
     return _linked(text, document.name, known, folder)
 
 
-def _linked(text: str, name: str, known: dict[str, Document], folder: Path) -> str:
+def _linked(text: str, name: str, known: Mapping[str, Document], folder: Path) -> str:
     def placed(found: re.Match[str]) -> str:
         is_picture, words, target = bool(found["mark"]), found["words"], found["target"]
         if target is None or (not is_picture and "://" in target):

@@ -54,6 +54,10 @@ class Studio:
         """Every setting as a row; asked once."""
         return self.desk.ask("schema")
 
+    def setting(self, path: str) -> dict[str, Any]:
+        """A setting's row by its path, such as ``export.format``."""
+        return next(row for row in self.schema if row["path"] == path)
+
     def judge(self) -> dict[str, Any]:
         """The draft as ``trainer.answers.check`` judges it; ``problem`` also where no answer came."""
         try:

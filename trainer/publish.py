@@ -22,13 +22,12 @@ from trainer.data.problems import Unusable
 from trainer.errors import DiskError, InputError
 from trainer.file_tools import checksums, named, new_file
 from trainer.metadata import RECIPE, nameless, pathless, publishable
+from trainer.privacy import ALL, BARE, NAMES, PRIVACY
 
 THUMB = 256
 """Longest side of the picture in the file."""
 LONGEST = 10_000
 """Characters of a text."""
-PRIVACY = ("all", "names", "bare")
-"""What stays: recipe, tags and the names of pictures and folders; the same without those names; what programs need."""
 NEEDED = (
     "modelspec.",
     "ss_base_model_version",
@@ -60,7 +59,7 @@ class Card:
     description: str = ""
     picture: str = ""
     """An image file."""
-    privacy: str = "all"
+    privacy: str = ALL
     """One of ``PRIVACY``."""
 
     def entries(self, stem: str) -> dict[str, str]:
@@ -107,12 +106,12 @@ def publish(file: str, folder: str, card: Mapping[str, str]) -> Values:
 
 def kept(metadata: Mapping[str, str], privacy: str) -> dict[str, str]:
     """The entries that stay. Local paths never do, whatever the run was told."""
-    if privacy == "bare":
+    if privacy == BARE:
         return {key: text for key, text in metadata.items() if key.startswith(NEEDED)}
     found = {key: _changed(text, pathless) for key, text in metadata.items()}
     if RECIPE in found:
         found[RECIPE] = _changed(found[RECIPE], lambda recipe: _recipe(recipe, privacy))
-    if privacy == "names":
+    if privacy == NAMES:
         found |= {key: _changed(found[key], nameless) for key in FOLDERS if key in found}
     return found
 
@@ -121,7 +120,7 @@ def _recipe(recipe: Any, privacy: str) -> Any:
     if not isinstance(recipe, dict) or not isinstance(recipe.get("config"), dict):
         return {}
     recipe = recipe | {"config": publishable(recipe["config"])}
-    if privacy == "names":
+    if privacy == NAMES:
         recipe["pictures"] = nameless(recipe.get("pictures", {}))
         for number, source in enumerate(recipe["config"].get("data", {}).get("sources", []), 1):
             source["path"] = str(number)

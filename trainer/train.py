@@ -38,6 +38,7 @@ from trainer.session import Session, build_accelerator, build_session
 from trainer.stop import StopRequests
 from trainer.team import Team
 from trainer.trackers import Trackers, check_trackers
+from trainer.trigger import put_in
 
 Listener = Callable[[Event], None]
 
@@ -267,7 +268,7 @@ class _Run:
 def _prompts(config: Config, dataset: Dataset) -> list[str]:
     """The preview prompts, with the trigger word in place; some captions where none are given."""
     given = list(config.preview.prompts) or list(dict.fromkeys(item.caption for item in dataset.items))[:PROMPTS]
-    return [prompt.replace("{trigger}", config.data.trigger) for prompt in given]
+    return [put_in(prompt, config.data.trigger) for prompt in given]
 
 
 def _provenance(config: Config, bundle: Bundle, dataset: Dataset) -> Provenance:

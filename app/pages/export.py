@@ -16,11 +16,11 @@ from app.parts.handover import PROGRAMS, checksum, lines, readers
 from app.parts.strip import strip
 from app.studio import Studio
 from app.text import say
+from trainer.privacy import NAMES, PRIVACY
 from trainer.run import EMBEDDING, RunDir
 
 LICENCES = ("", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CreativeML-OpenRAIL-M", "MIT")
 """That are offered; any other can be written."""
-PRIVACY = ("all", "names", "bare")
 NO_PICTURE = -1
 NO_LINES = [""] * len(PROGRAMS)
 
@@ -54,7 +54,7 @@ class ExportPage:
         self.preview = gr.Dropdown(choices=[], label=say("export.preview"), interactive=True, elem_id="preview")
         self.shown = gr.HTML(padding=False, elem_id="preview-picture")
         levels = [(say(f"export.keep.{key}"), key) for key in PRIVACY]
-        self.privacy = gr.Radio(levels, value="names", label=say("export.privacy"), elem_id="privacy")
+        self.privacy = gr.Radio(levels, value=NAMES, label=say("export.privacy"), elem_id="privacy")
         self.write = gr.Button(say("export.write"), variant="primary", elem_id="write")
         self.report = gr.HTML(padding=False, elem_id="report")
         self.download = gr.DownloadButton(say("inspect.download"), visible=False, variant="primary", elem_id="download")

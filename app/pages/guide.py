@@ -44,7 +44,7 @@ def enter(request: gr.Request) -> list[Any]:
     """The document that the address names, as in ``./guide?doc=formats.md``; else the guide."""
     known = documents()
     document = known.get(str(request.query_params.get("doc", "")), known[FIRST])
-    return [listed(known, document), shown(document)]
+    return [listed(known, document), shown(document, known)]
 
 
 def listed(known: Mapping[str, Document], here: Document) -> str:

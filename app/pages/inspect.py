@@ -16,8 +16,6 @@ from app.parts import adapter
 from app.studio import Studio
 from app.text import say
 
-FORMS = ("webui", "lora", "diffusers", "diff", "svd", "auto")
-DTYPES = ("", "fp16", "bf16", "fp32")
 ONE_BY_ONE: dict[str, Any] = {"concurrency_id": "files", "concurrency_limit": 1}
 
 Values = dict[str, Any]
@@ -64,10 +62,10 @@ class InspectPage:
         with gr.Row():
             with gr.Column(min_width=320, elem_classes="card"):
                 self._title("convert")
-                self.form = gr.Dropdown(
-                    [(say(f"inspect.form.{form}"), form) for form in FORMS], label=say("inspect.forms"), elem_id="form"
-                )
-                dtypes = [(dtype or say("inspect.same_dtype"), dtype) for dtype in DTYPES]
+                wanted, precision = self.studio.setting("export.format"), self.studio.setting("export.dtype")
+                forms = [(say(f"inspect.form.{form}"), form) for form in wanted["choices"]]
+                self.form = gr.Dropdown(forms, value=wanted["default"], label=say("inspect.forms"), elem_id="form")
+                dtypes = [(say("inspect.same_dtype"), ""), *((dtype, dtype) for dtype in precision["choices"])]
                 self.dtype = gr.Dropdown(dtypes, value="", label=say("inspect.dtype"), elem_id="dtype")
                 self.convert = gr.Button(say("inspect.act.convert"), elem_id="convert")
             with gr.Column(min_width=320, elem_classes="card"):

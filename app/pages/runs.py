@@ -19,9 +19,9 @@ from app.text import say
 from app.watch import Samples, View
 from trainer import presets
 from trainer.errors import InputError
+from trainer.trigger import PLACE, put_in, take_out
 
 MOST_COMPARED = 4
-TRIGGER = "{trigger}"
 OWN = ("run.name", "run.output")
 """Settings in which every two runs may differ."""
 REFRESH_SECONDS = 3.0
@@ -175,18 +175,16 @@ def _values(values: Sequence[Any]) -> str:
 
 
 def pictures(found: Mapping[str, Samples], recipes: Mapping[str, Values]) -> str:
-    """The newest samples of each run, a row a prompt that all of them have; their trigger words may differ."""
-    lists = [[plain(prompt, recipes[name]) for prompt in samples.names] for name, samples in found.items()]
+    """The newest samples of each run, a row a prompt that all have, without trigger words that differ."""
+    triggers = {name: str(recipes[name].get("data.trigger") or "") for name in found}
+    lists = [[take_out(prompt, triggers[name]) for prompt in samples.names] for name, samples in found.items()]
     shared = [prompt for prompt in lists[0] if all(prompt in prompts for prompts in lists)]
     pairs = list(zip(found.values(), lists, strict=True))
-    rows = [Row(prompt, [newest(samples, prompts.index(prompt)) for samples, prompts in pairs]) for prompt in shared]
+    common = triggers.popitem()[1] if len(set(triggers.values())) == 1 else PLACE
+    rows = [
+        Row(put_in(prompt, common), [newest(samples, prompts.index(prompt)) for samples, prompts in pairs]) for prompt in shared
+    ]
     return f"<h3>{html.escape(say('runs.pictures'))}</h3>{grid(list(found), rows)}" if rows else ""
-
-
-def plain(prompt: str, recipe: Values) -> str:
-    """A prompt with the place of the trigger word in its stead."""
-    trigger = str(recipe.get("data.trigger") or "")
-    return prompt.replace(trigger, TRIGGER) if trigger else prompt
 
 
 def newest(samples: Samples, number: int) -> Path | None:

@@ -19,6 +19,7 @@ from app.studio import Studio
 from app.text import say
 from app.trials import Tried
 from trainer import presets
+from trainer.trigger import put_in
 
 SAMPLING = ("seed", "steps", "guidance", "negative", "width", "height")
 """Settings of ``preview`` that a trial has."""
@@ -41,10 +42,9 @@ class TryPage:
 
     def __init__(self, studio: Studio, site: gr.Blocks) -> None:
         self.studio = studio
-        rows = {row["path"]: row for row in studio.schema}
-        self.rows = [rows[f"preview.{name}"] for name in SAMPLING]
-        self.bounds = rows[STRENGTH]["bounds"]
-        self.usual = {path: row["default"] for path, row in rows.items() if path.startswith("model.")}
+        self.rows = [studio.setting(f"preview.{name}") for name in SAMPLING]
+        self.bounds = studio.setting(STRENGTH)["bounds"]
+        self.usual = {row["path"]: row["default"] for row in studio.schema if row["path"].startswith("model.")}
         gr.Markdown(say("tryit.intro"))
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
@@ -216,7 +216,7 @@ class TryPage:
         name = key.rpartition("/")[0]
         recipe = nested(self.studio.runs.recipe(name)) if name else presets.load(DEMO)
         sampling, trigger = recipe.get("preview", {}), str(recipe.get("data", {}).get("trigger", ""))
-        prompt = str(next(iter(sampling.get("prompts", [])), "")).replace("{trigger}", trigger)
+        prompt = put_in(str(next(iter(sampling.get("prompts", [])), "")), trigger)
         model = self._model_of(key) if key else POCKET
         return [prompt, *self._chosen([key] if key else [], [], POCKET if model is None else model), *self._sampled(sampling)]
 

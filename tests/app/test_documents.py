@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 def told(folder, text: str, name: str = "a.md") -> str:
     (folder / name).write_text(text)
-    return shown(Document(name, folder / name), folder)
+    return shown(Document(name, folder / name), documents.documents(folder), folder)
 
 
 def test_the_guide_comes_first_and_titles_are_headings(folder):
@@ -75,7 +75,7 @@ def test_links_are_read_from_where_a_document_stands(folder):
 
 
 def test_a_file_that_is_no_page_is_shown_as_it_stands(folder):
-    assert shown(Document("deep/set.yaml", folder / "deep" / "set.yaml"), folder) == "# deep/set.yaml\n```yaml\na: 1\n\n```"
+    assert shown(Document("deep/set.yaml", folder / "deep" / "set.yaml"), {}, folder) == "# deep/set.yaml\n```yaml\na: 1\n\n```"
 
 
 @pytest.mark.parametrize("document", PAGES, ids=lambda document: document.name)
@@ -83,7 +83,7 @@ def test_every_link_and_picture_of_the_projects_own_documents_is_there(document)
     """Links to files that are no documents of this folder would be shown as mere words."""
     found = [each for each in PARTS.finditer(document.file.read_text(encoding="utf-8")) if each["target"]]
     links = [(each["mark"], each["target"]) for each in found if "://" not in each["target"]]
-    text = shown(document)
+    text = shown(document, KNOWN)
     assert text.count("](./gradio_api/file=") == sum(bool(mark) for mark, _ in links)
     found = re.findall(r"\]\(\./guide\?doc=([^)#]+)(?:#h-)?([^)]*)\)", text)
     assert len(found) == sum(not mark for mark, _ in links)
@@ -93,6 +93,6 @@ def test_every_link_and_picture_of_the_projects_own_documents_is_there(document)
 
 
 def test_nothing_is_fetched_from_elsewhere():
-    places = re.findall(r"!\[[^\]]*\]\(([^)]*)", "".join(map(shown, PAGES)))
+    places = re.findall(r"!\[[^\]]*\]\(([^)]*)", "".join(shown(page, KNOWN) for page in PAGES))
     assert places and all(place.startswith("./gradio_api/file=") for place in places)
     assert not [path for path in FOLDER.rglob("*.md") if re.search(r"<(img|script|iframe|link)\b", path.read_text("utf-8"))]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from trainer.config.base import Section
 from trainer.config.embedding import stands_in
+from trainer.trigger import PLACE
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -197,8 +198,8 @@ def _preview(config: Config) -> Iterator[str]:
     preview = config.preview
     if preview.guidance == 1:
         yield from _idle(preview, "preview", ("negative",), "preview.guidance = 1, which is none")
-    if not config.data.trigger and any("{trigger}" in prompt for prompt in preview.prompts):
-        yield "preview.prompts have {trigger}, and data.trigger is empty: give the word, or take {trigger} out"
+    if not config.data.trigger and any(PLACE in prompt for prompt in preview.prompts):
+        yield f"preview.prompts have {PLACE}, and data.trigger is empty: give the word, or take {PLACE} out"
 
 
 def _idle(section: Section, name: str, keys: tuple[str, ...], reason: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainer.config.base import Section, setting
+from trainer.trigger import PLACE
 
 
 class PreviewConfig(Section):
@@ -10,7 +11,7 @@ class PreviewConfig(Section):
 
     every: int = setting(0, "Steps between previews; 0 means only base and end.", unit="steps", ge=0)
     prompts: tuple[str, ...] = setting(
-        (), "Prompts; {trigger} stands for the trigger word. Empty: a few of the captions.", "basic"
+        (), f"Prompts; {PLACE} stands for the trigger word. Empty: a few of the captions.", "basic"
     )
     negative: str = setting("", "What pictures are not to show.")
     steps: int = setting(25, "Steps in which a picture is drawn.", unit="steps", ge=1, le=1000)

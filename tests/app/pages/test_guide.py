@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,13 @@ def asked(**query: str):
 def test_an_unknown_name_opens_the_guide(name):
     contents, text = guide.enter(asked(doc=name))
     assert text.startswith("# Guide\n") and "href='./guide?doc=guide.md' aria-current='page'" in contents
+
+
+def test_the_documents_are_listed_once_a_view(monkeypatch):
+    walked, walk = [], Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda folder, pattern: walked.append(folder) or walk(folder, pattern))
+    guide.enter(asked(doc="guide.md"))
+    assert walked == [FOLDER]
 
 
 def test_a_document_is_opened_with_its_parts_in_the_list():

@@ -93,3 +93,11 @@ def test_a_merge_is_offered_by_its_name(page, tmp_path, studio):
     made = Path(download["value"])
     assert "Wrote both.safetensors" in report and made == studio.files.folder / "both.safetensors" and made.is_file()
     assert download["label"] == "Download both.safetensors"
+
+
+def test_forms_and_precisions_are_those_of_the_schema_that_the_tool_makes(page):
+    from trainer.file_tools import CHOSEN_FORMS, DTYPES
+
+    forms, dtypes = ([value for _, value in field.choices] for field in (page.form, page.dtype))
+    assert sorted(forms) == sorted(CHOSEN_FORMS) and page.form.value == "webui"
+    assert dtypes[0] == "" and sorted(dtypes[1:]) == sorted(DTYPES)

@@ -68,6 +68,9 @@ def test_the_same_prompts_stand_beside_each_other_under_different_triggers(tmp_p
     assert "{trigger}, fox" in shown and "duck" not in shown
     assert [str(file) in shown for file in files] == [True, False, True]
     assert runs.pictures(found, {"one": {}, "two": {}}) == ""
+    alike = {"one": found["one"], "two": Samples(((1, (files[1],)),), ("ink style, fox",))}
+    same = runs.pictures(alike, {name: {"data.trigger": "ink style"} for name in alike})
+    assert "ink style, fox" in same and "{trigger}" not in same
 
 
 def test_a_recipe_is_taken_over(page, studio):
