@@ -14,8 +14,8 @@ Export      plain LoRA by these factors, exact in every client on the base that 
             the layer, the QR factors of their product. Own tensors (sidecar form, and LyCORIS' files): ``a1.weight (n, r)``,
             ``a2.weight (r, n)``, ``b1.weight (m, r)``, ``b2.weight (r, n[, kh, kw])``, ``alpha = r`` with ``s`` folded in,
             which LyCORIS, ComfyUI and Forge read; A1111 reads an older order of the four, which is taken here too.
-Use         where outputs alone are not enough: what a layer reads of its inputs changes too, as colours and palettes do; at
-            two to three times LoRA's rate.
+Use         where outputs alone are not enough: what a layer reads of its inputs changes too; at up to
+            twice LoRA's rate.
 Source      GLoRA arXiv 2306.07967; this form of it: LyCORIS.
 """
 
