@@ -12,6 +12,7 @@ from app.page import QUIET, WORKING, Page, note
 from app.pages.home import TO_TRAIN
 from app.parts.chart import Series, chart
 from app.parts.facts import facts
+from app.parts.verdict import verdict
 from app.studio import Studio
 from app.text import say
 
@@ -48,16 +49,19 @@ PAGE = Page("check", build)
 
 def answer(studio: Studio) -> tuple[str, bool]:
     """The page's HTML, and whether the recipe can be started."""
+    judged = studio.judge()
+    if judged["missing"]:
+        return verdict(judged), False
     try:
         found = studio.rehearse()
     except Refused as error:
         return note(f"{say('check.cannot')}\n{error}", "bad"), False
     kinds = [kind for kind, _ in found["lights"]] + [finding["kind"] for finding in found["findings"]]
     stops = any(kind == "bad" for kind, _ in found["lights"])
-    verdict = note(say("check.cannot"), "bad") if stops else note(say("check.look_first"), "warn")
+    told = note(say("check.cannot"), "bad") if stops else note(say("check.look_first"), "warn")
     if set(kinds) <= {"good"}:
-        verdict = note(say("check.ready"), "good")
-    parts = [verdict, statement(found["rows"]), remarks(found["lights"]), findings(found["findings"]), curves(found)]
+        told = note(say("check.ready"), "good")
+    parts = [told, statement(found["rows"]), remarks(found["lights"]), findings(found["findings"]), curves(found)]
     return "".join(parts), not stops
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from app.desk import Refused
@@ -24,6 +26,13 @@ FAULT = {
 }
 
 
+def whole(folder: Path, monkeypatch: pytest.MonkeyPatch, missing: tuple = ()) -> Studio:
+    """A studio whose recipe lacks no more than ``missing``."""
+    studio = Studio(folder)
+    monkeypatch.setattr(studio, "judge", lambda: {"problem": "", "missing": missing})
+    return studio
+
+
 @pytest.mark.parametrize(
     ("change", "verdict", "can_start"),
     [
@@ -34,7 +43,7 @@ FAULT = {
     ],
 )
 def test_lights_decide(tmp_path, monkeypatch, change, verdict, can_start):
-    studio = Studio(tmp_path)
+    studio = whole(tmp_path, monkeypatch)
     monkeypatch.setattr(studio, "rehearse", lambda: FOUND | change)
     shown, found = check.answer(studio)
     assert verdict in shown and found == can_start
@@ -45,10 +54,17 @@ def test_a_refusal_is_shown_with_its_fix(tmp_path, monkeypatch):
     def refuse() -> None:
         raise Refused("no pictures in <x>\nWhat to do: add some")
 
-    studio = Studio(tmp_path)
+    studio = whole(tmp_path, monkeypatch)
     monkeypatch.setattr(studio, "rehearse", refuse)
     shown, can_start = check.answer(studio)
     assert not can_start and "no pictures in &lt;x&gt;" in shown and "add some" in shown
+
+
+def test_what_is_missing_is_said_before_anything_is_loaded(tmp_path, monkeypatch):
+    studio = whole(tmp_path, monkeypatch, (("pictures", ""),))
+    monkeypatch.setattr(studio, "rehearse", lambda: pytest.fail("it was rehearsed"))
+    shown, can_start = check.answer(studio)
+    assert not can_start and "No pictures yet" in shown and "./dataset" in shown
 
 
 def test_many_pictures_of_a_finding_are_counted():
