@@ -16,6 +16,7 @@ from pathlib import Path
 
 from trainer.config.data import MOST_REPEATS
 from trainer.data import masks
+from trainer.data.caption_files import stem_key
 from trainer.data.formats import PICTURES
 from trainer.data.kinds import kind_of, refusal
 from trainer.data.problems import count, shown, some
@@ -38,12 +39,14 @@ class Folder:
     notes: list[str]
 
     def without(self, skip: frozenset[Path]) -> Folder:
-        """The folder as if these files were not there."""
+        """The folder as if these files were not there, and captions of such pictures with them."""
+        kept = [file for file in self.pictures if file not in skip]
+        gone = {stem_key(file) for file in self.pictures if file in skip} - {stem_key(file) for file in kept}
         return replace(
             self,
-            pictures=[file for file in self.pictures if file not in skip],
+            pictures=kept,
             masks={file: mask for file, mask in self.masks.items() if mask not in skip},
-            others=[file for file in self.others if file not in skip],
+            others=[file for file in self.others if file not in skip and stem_key(file) not in gone],
             unusable=[pair for pair in self.unusable if pair[0] not in skip],
         )
 

@@ -16,15 +16,16 @@ from trainer.lint.survey import lint_folder
 
 
 def lint_and_show(config: Config, file: Path | None) -> ExitCode:
-    """``DONE`` for a clean set, ``FAULTS`` where there are errors or warnings; remarks alone are none. Raises ``InputError``."""
-    findings = lint_folder(config)
+    """``DONE`` without errors and warnings, ``FAULTS`` with any; remarks and notes are none. Raises ``InputError``."""
+    findings, notes = lint_folder(config)
     shown = plain(findings)
     out = rich.console.Console(highlight=False)
     if not out.is_terminal:
         out.width = PLAIN_WIDTH
     if shown:
         out.print(table(shown))
-    out.print(summary(shown), markup=False)
+    for line in (*(f"Note: {note}" for note in notes), summary(shown)):
+        out.print(line, markup=False, soft_wrap=True)
     if file:
         atomic.write_text(file, json.dumps(shown, indent=1, ensure_ascii=False) + "\n")
     return ExitCode.FAULTS if any(finding.is_fault for finding in findings) else ExitCode.DONE

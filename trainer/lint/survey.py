@@ -26,14 +26,16 @@ def lint(dataset: Dataset, config: Config, overflow: Callable[[str], str]) -> li
     return check(survey(dataset, config, overflow))
 
 
-def lint_folder(config: Config) -> list[Finding]:
-    """What the rules find in the folders of the settings; files that stop a training are findings here.
+def lint_folder(config: Config) -> tuple[list[Finding], Sequence[str]]:
+    """What the rules find in the folders of the settings, and what a training would note of them.
+
+    Files that stop a training are findings here; what was left unused, or chosen between, is noted.
 
     Raises ``InputError`` where there is no folder, or no picture in it, or no such base.
     """
     dataset, unusable = read_set(config)
     bad = tuple((dataset.name(file), reason) for file, reason in unusable)
-    return check(survey(dataset, config, overflow_of(config.model), bad))
+    return check(survey(dataset, config, overflow_of(config.model), bad)), dataset.notes
 
 
 def read_set(config: Config) -> tuple[Dataset, list[tuple[Path, str]]]:

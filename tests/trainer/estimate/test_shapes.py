@@ -113,7 +113,9 @@ def test_each_remedy_lowers_the_need(inputs):
     assert plain.trained == need(train__batch_size=1).trained > 0
 
 
-@pytest.mark.parametrize(("name", "room"), [("sd15-lora-8gb", 8), ("sdxl-lora-12gb", 12), ("sdxl-lora-8gb", 8)])
+@pytest.mark.parametrize(
+    ("name", "room"), [("sd15-lora-8gb", 8), ("sd21-lora-8gb", 8), ("sdxl-lora-12gb", 12), ("sdxl-lora-8gb", 8)]
+)
 def test_a_preset_for_a_small_card_fits_it(name, room):
     """Full-size networks without memory; a twelfth of the card is left to what else is on it."""
     config = settings.parse(presets.load(name), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -64,6 +65,26 @@ def test_every_finding_says_picture_problem_and_fix(folder, capsys, tmp_path):
     assert "3 errors" in capsys.readouterr().out
 
 
+def test_what_is_not_used_and_which_caption_is_read_is_noted(folder, capsys, tmp_path):
+    (folder / "leaves.caption").write_text("another")
+    (folder / "orphan.txt").write_text("of no picture")
+    (folder / "notes.docx").write_bytes(b"PK")
+    (folder / "torn.png").write_bytes((folder / "leaves.png").read_bytes()[:900])
+    (folder / "torn.txt").write_text("mystyle, of a picture that is there")
+    (folder / "deeper").mkdir()
+    shutil.copy(folder / "leaves.png", folder / "deeper")
+    file = tmp_path / "findings.json"
+    assert lint(folder, "--json", str(file)) == 3
+    assert [one["rule"] for one in json.loads(file.read_text())] == ["unusable"]
+    noted = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Note: ")]
+    assert noted == [
+        "Note: pictures in subfolders are not used (data.recursive is off): 1 in deeper",
+        "Note: left out, since not pictures: notes.docx",
+        "Note: 1 caption file without a picture of that name: orphan.txt",
+        "Note: 1 picture with captions in both .txt and .caption: .txt is used: leaves.png",
+    ]
+
+
 def test_held_out_pictures_are_those_of_the_validation(folder, tmp_path):
     held = tmp_path / "held"
     held.mkdir()
@@ -82,7 +103,7 @@ def test_no_folder_is_an_input_error(tmp_path, capsys):
 @pytest.mark.parametrize(("name", "trigger"), [("blueprint", "blueprint style"), ("duotone", "duo style"), ("ink", "ink style")])
 def test_the_shipped_sets_are_clean_at_their_resolution(name, trigger):
     data = {"images": str(ROOT / "assets/styles" / name / "train"), "trigger": trigger, "resolution": 64, "bucket_step": 8}
-    found = survey.lint_folder(settings.parse({"data": data, "train": {"batch_size": 12}}, "test"))
+    found, _ = survey.lint_folder(settings.parse({"data": data, "train": {"batch_size": 12}}, "test"))
     assert not [finding for finding in found if finding.is_fault]
 
 
