@@ -20,7 +20,7 @@ from morelora.errors import AdapterError, FormatError
 from morelora.files.checkpoint import Checkpoint
 from morelora.files.shapes import family_of, site_of
 from morelora.formats.container import read
-from morelora.formats.embedding import is_embedding, take_bundled
+from morelora.formats.embedding import WORD_KEY, is_embedding, take_bundled
 from morelora.formats.reading import sort_keys, split
 from morelora.formats.vocabulary import layer_names
 from morelora.inject import AdapterSet
@@ -98,7 +98,12 @@ def open_adapter(path: Path, base: Checkpoint | None = None, finite: bool = True
     path = Path(path)
     tensors, metadata = read(path, finite)
     if is_embedding(tensors):
-        raise FormatError(f"{path} is an embedding and no adapter")
+        word = metadata.get(WORD_KEY) or path.stem
+        raise FormatError(
+            f"{path} is an embedding and no adapter: it teaches a word, {word!r}, for prompts. In diffusers it is put in by "
+            f"morelora.load_embedding(pipe, {path.name!r}); in A1111, Forge and ComfyUI it lies in the folder embeddings, and a "
+            f"prompt calls it by the file's name, {path.stem!r} (ComfyUI: {f'embedding:{path.stem}'!r})"
+        )
     tensors, words = take_bundled(tensors)
     if not tensors:
         raise FormatError(f"{path} holds no tensors of an adapter")

@@ -173,9 +173,11 @@ def test_nan_and_words_are_refused(tmp_path, base, unloaded):
     key = f"lora_unet_{LAYER.replace('.', '_')}"
     broken, word = tmp_path / "nan.safetensors", tmp_path / "word.safetensors"
     save_file({f"{key}.lora_up.weight": torch.full((16, 2), torch.nan), f"{key}.lora_down.weight": torch.ones(2, 24)}, broken)
-    save_file({"emb_params": torch.ones(2, 24)}, word)
+    save_file({"emb_params": torch.ones(2, 24)}, word, {"morelora.word": "inkwash"})
     assert "NaN" in refused(tmp_path, values(base, (broken, 1.0)))
-    assert "word.safetensors is an embedding and no adapter" in refused(tmp_path, values(base, (word, 1.0)))
+    told = refused(tmp_path, values(base, (word, 1.0)))
+    assert "word.safetensors is an embedding and no adapter" in told and str(tmp_path) not in told
+    assert all(way in told for way in ("'inkwash'", "load_embedding(pipe, 'word.safetensors')", "'embedding:word'"))
 
 
 @pytest.mark.parametrize(
