@@ -23,7 +23,7 @@ CONVERSIONS = {
 def unusable(view: View) -> Iterator[Finding]:
     """Files that are no pictures or captions though they should be: training refuses to start with them."""
     for name, reason in view.unusable:
-        yield Finding("unusable", Severity.ERROR, (name,), reason, "repair the file or take it out of the folder")
+        yield Finding("unusable", Severity.ERROR, (name,), reason, "repair or replace it, or take it out of the folder")
 
 
 def conversion(view: View) -> Iterator[Finding]:
