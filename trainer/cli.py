@@ -110,7 +110,7 @@ def build_parser() -> Parser:
     instead.add_argument("--dry-run", action="store_true", help="say what would be trained and train nothing")
     instead.add_argument(
         "--lint", nargs="?", const="", metavar="DIR",
-        help="look for faults in pictures and captions; exit code 3 if there are some. Without DIR: in data.images or data.sources",
+        help="look for faults in pictures and captions; exit code 3 if there are. Without DIR: in data.images or data.sources",
     )  # fmt: skip
     instead.add_argument("--caption", metavar="DIR", help="write captions beside the pictures, with the model of --captioner")
     instead.add_argument("--plot-timesteps", type=Path, metavar="FILE.png", help="draw how often each timestep would be trained")
