@@ -115,7 +115,7 @@ def build_parser() -> Parser:
     instead.add_argument("--caption", metavar="DIR", help="write captions beside the pictures, with the model of --captioner")
     instead.add_argument("--plot-timesteps", type=Path, metavar="FILE.png", help="draw how often each timestep would be trained")
     findings = parser.add_argument_group("beside --lint")
-    findings.add_argument("--json", type=Path, metavar="FILE", help="write the findings into a file too")
+    findings.add_argument("--json", type=Path, metavar="FILE", help="write findings and notes into a file too")
     words = parser.add_argument_group("beside --caption")
     words.add_argument("--captioner", type=Path, metavar="MODEL_DIR", help="folder of a BLIP, Florence-2 or WD14 (ONNX) model")
     words.add_argument("--overwrite", action="store_true", help="write captions anew where there are some")

@@ -1,4 +1,4 @@
-"""``--lint``: the findings of a folder on the terminal and, where asked, in a JSON file."""
+"""``--lint``: the findings and notes of a folder on the terminal and, where asked, in a JSON file."""
 
 from __future__ import annotations
 
@@ -27,5 +27,6 @@ def lint_and_show(config: Config, file: Path | None) -> ExitCode:
     for line in (*(f"Note: {note}" for note in notes), summary(shown)):
         out.print(line, markup=False, soft_wrap=True)
     if file:
-        atomic.write_text(file, json.dumps(shown, indent=1, ensure_ascii=False) + "\n")
+        told = {"findings": shown, "notes": notes}
+        atomic.write_text(file, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     return ExitCode.FAULTS if any(finding.is_fault for finding in findings) else ExitCode.DONE

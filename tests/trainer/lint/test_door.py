@@ -35,7 +35,7 @@ def test_a_clean_folder(folder, capsys, tmp_path):
     file = tmp_path / "findings.json"
     assert lint(folder, "--json", str(file)) == 0
     assert capsys.readouterr().out.strip() == "no fault found"
-    assert json.loads(file.read_text()) == []
+    assert json.loads(file.read_text()) == {"findings": [], "notes": []}
 
 
 def test_remarks_alone_are_no_faults(folder, capsys):
@@ -53,7 +53,7 @@ def test_every_finding_says_picture_problem_and_fix(folder, capsys, tmp_path):
     (folder / "portrait.txt").write_text("mystyle, " + "word " * 90)
     file = tmp_path / "findings.json"
     assert lint(folder, "--json", str(file)) == 3
-    found = {(one["rule"], *one["pictures"]): one for one in json.loads(file.read_text())}
+    found = {(one["rule"], *one["pictures"]): one for one in json.loads(file.read_text())["findings"]}
     assert set(found) == {
         ("unusable", "torn.png"), ("unusable", "bad.txt"), ("unusable", "tiny.png"),
         ("near-duplicate", "again.jpg", "leaves.png"), ("caption-missing", "bad.png"),
@@ -75,9 +75,10 @@ def test_what_is_not_used_and_which_caption_is_read_is_noted(folder, capsys, tmp
     shutil.copy(folder / "leaves.png", folder / "deeper")
     file = tmp_path / "findings.json"
     assert lint(folder, "--json", str(file)) == 3
-    assert [one["rule"] for one in json.loads(file.read_text())] == ["unusable"]
+    told = json.loads(file.read_text())
+    assert [one["rule"] for one in told["findings"]] == ["unusable"]
     noted = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Note: ")]
-    assert noted == [
+    assert noted == [f"Note: {note}" for note in told["notes"]] == [
         "Note: pictures in subfolders are not used (data.recursive is off): 1 in deeper",
         "Note: left out, since not pictures: notes.docx",
         "Note: 1 caption file without a picture of that name: orphan.txt",
@@ -91,7 +92,7 @@ def test_held_out_pictures_are_those_of_the_validation(folder, tmp_path):
     (held / "x.png").write_bytes((folder / "leaves.png").read_bytes())
     file = tmp_path / "findings.json"
     assert lint(folder, "--json", str(file), "--set", f"validation.folder={held}") == 3
-    (leak,) = [one for one in json.loads(file.read_text()) if one["rule"] == "leak"]
+    (leak,) = [one for one in json.loads(file.read_text())["findings"] if one["rule"] == "leak"]
     assert "x.png" in leak["problem"] and "leaves.png" in leak["problem"]
 
 
