@@ -21,6 +21,11 @@ from trainer.presets import ROOT
 PATIENCE = 120.0
 
 
+def heed_interrupts() -> None:
+    """Runs in the child before the program: it hears Ctrl-C also where the tests themselves run in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Server:
     """A running app over ``folder/runs`` and ``folder/datasets``."""
 
@@ -33,8 +38,9 @@ class Server:
         environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=heed_interrupts,
+            )  # fmt: skip
         self.client = httpx.Client(base_url=self.address, timeout=PATIENCE)
         wait_for(lambda: f"Open {self.address} " in self.log(), self.log)
         self.config = self.client.get("/config").json()

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from app.main import LARGEST_UPLOAD
+from app.queue import Queue
 from tests.app.serving import Server
 from trainer import presets, settings
 from trainer.events import Failed, Preview, Started, Step, Warned
@@ -45,6 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield server
     server.stop()
     held.unlock()
+    assert not [job for job in Queue(folder / "runs", folder / "runs" / ".app").jobs() if not job.waits], "a run was started"
 
 
 def plant(folder: Path) -> None:
