@@ -79,6 +79,7 @@ def _kill_during(run_dir: Path, delay: float, after_start: bool) -> None:
     assert child.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.timeout(1500)  # twenty starts of a process, each with torch and diffusers
 @pytest.mark.slow
 def test_killed_at_random_moments_the_run_ends_with_the_same_bits(inputs, tmp_path):
     """``kill -9`` at 20 random moments of one training, resumed each time: the same bytes, and never a damaged checkpoint."""
